@@ -1,0 +1,268 @@
+"""What each command can be told: one typed dataclass a stage.
+
+This module imports neither torch nor any stage, so that `pipeline COMMAND --help` is quick. A field's docstring line is
+its help text; a field without a default must be given. Times are seconds unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """Which frames make a snippet, and where the snippets of a video stand (`pipeline.data.snippets`)."""
+
+    num_frames: int | None = None
+    """Frames in a snippet (L). Left out: the encoder's own."""
+    frame_stride: int | None = None
+    """Frames from one frame of a snippet to the next. Left out: the encoder's own."""
+    step: int | None = None
+    """Frames from one snippet's first frame to the next one's. Left out: half of what a snippet spans."""
+    num_snippets: int | None = None
+    """Instead of `step`: this many snippets, uniform over the video (LoFi's setting: 100)."""
+    fps: float | None = None
+    """Sample on a clock of this rate. Left out: the video's own average rate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractConfig:
+    """Videos to a feature store: one vector a snippet."""
+
+    videos: Path
+    """Folder of videos, searched with its subfolders; the id of a video is its file name without the suffix."""
+    out: Path
+    """The feature store to write or to go on with."""
+    encoder: str
+    """Name of the encoder, such as tsm_r50."""
+    weights: str | None = None
+    """A weight file, a run folder, a registered name, or `random`. Left out: the encoder's registered weights."""
+    allow_missing: bool = False
+    """Load a weight file although keys are missing or unexpected."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    size: int | None = None
+    """Side of the square crop in pixels. Left out: the encoder's own."""
+    annotations: Path | None = None
+    """Extract only the videos that this annotation file names."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Type of the stored features."""
+    batch_size: int = 16
+    """Snippets (or frames, for encoders that see one frame at a time) in a forward pass."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the encoder runs."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 where the hardware has it, float32 elsewhere."""
+    decoder: Literal["auto", "decord", "pyav"] = "auto"
+    """Which library decodes."""
+    time_limit: float = 60.0
+    """Seconds without a new frame after which a video counts as failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """What every training stage shares (`pipeline.training`)."""
+
+    epochs: int = 10
+    """Passes over the training data."""
+    batch_size: int = 16
+    """Samples in an optimiser step."""
+    lr: float = 1e-3
+    """Learning rate."""
+    weight_decay: float = 1e-4
+    """Weight decay."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    """Optimiser."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    lr_schedule: Literal["constant", "step", "cosine"] = "step"
+    """`step`: times `lr_gamma` after each epoch of `lr_steps`."""
+    lr_steps: tuple[int, ...] = (5,)
+    """Epochs after which the learning rate is multiplied, for `lr_schedule: step`."""
+    lr_gamma: float = 0.1
+    """What it is multiplied with."""
+    warmup_epochs: float = 0.0
+    """Linear warm-up."""
+    clip_grad_norm: float | None = None
+    """Largest gradient norm."""
+    ema_decay: float | None = None
+    """Decay of an exponential moving average of the weights, which is then what is evaluated and saved."""
+    seed: int = 0
+    """Fixes initial weights, data order and augmentation."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where training runs."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Lightning's precision."""
+    num_workers: int = 1
+    """Processes that prepare data; 0 prepares it in the training process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Trimmed clips to encoder weights by action classification (the papers' ACP)."""
+
+    clips: Path
+    """A csv in the Kinetics layout, or a tree of class_name/clip.mp4."""
+    out: Path
+    """Run folder."""
+    encoder: str
+    """Name of the encoder."""
+    weights: str | None = "random"
+    """What the encoder starts from: `random`, a weight file, a run folder, a registered name."""
+    videos: Path | None = None
+    """Folder of the clips that a csv names. Left out: the csv's own folder."""
+    num_frames: int | None = None
+    """Frames in a snippet. Left out: the encoder's own."""
+    frame_stride: int | None = None
+    """Frames from one frame of a snippet to the next. Left out: the encoder's own."""
+    size: int | None = None
+    """Side of the square crop. Left out: the encoder's own."""
+    dropout: float = 0.5
+    """Dropout before the classifier."""
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            optimizer="sgd", lr=0.02, epochs=50, batch_size=64, lr_steps=(20, 40), clip_grad_norm=20.0, num_workers=2
+        )
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GTADConfig:
+    """The G-TAD head (`heads.gtad`), ActivityNet variant."""
+
+    num_snippets: int = 100
+    """T: rows that a video (or window) is rescaled to."""
+    max_duration: int | None = None
+    """D: longest anchor in rows. Left out: T."""
+    hidden: int = 256
+    """Channels of the backbone."""
+    dropout: float = 0.0
+    """Dropout on the input features."""
+    reg_weight: float = 10.0
+    """Weight of the regression loss on the IoU map (ActivityNet: 10)."""
+    class_weight: float = 1.0
+    """Weight of the loss on the action classes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostConfig:
+    """From scored cells to detections."""
+
+    nms: Literal["gaussian", "bmn", "none"] = "gaussian"
+    """Soft-NMS, per class."""
+    sigma: float = 0.8
+    """Width of the Gaussian (G-TAD on ActivityNet: 0.8; LoFi: 0.84); alpha of the BMN variant (0.4)."""
+    max_detections: int = 100
+    """Detections kept for a video."""
+    min_score: float = 1e-4
+    """Detections below are dropped."""
+    window: float = 300.0
+    """Seconds that one pass sees at most; longer videos are cut into windows that overlap by half."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalizeConfig:
+    """Features and segments to a trained head, detections and metrics."""
+
+    features: Path
+    """Feature store."""
+    annotations: Path
+    """ActivityNet JSON or csv."""
+    out: Path
+    """Run folder."""
+    head: Literal["gtad"] = "gtad"
+    """Which head."""
+    train_subset: str = "training"
+    """Subset that trains."""
+    val_subset: str = "validation"
+    """Subset that is detected in and scored."""
+    rescale: Literal["linear", "bins"] = "linear"
+    """How features are brought to T rows: linear interpolation, or the mean over bins of BSN and G-TAD."""
+    gtad: GTADConfig = field(default_factory=GTADConfig)
+    post: PostConfig = field(default_factory=PostConfig)
+    tiou: tuple[float, ...] = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+    """tIoU thresholds of the metrics."""
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(lr=4e-3, num_workers=0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Raw videos and a localize run to detections, a csv and subtitles."""
+
+    video: tuple[Path, ...]
+    """Video files, or folders of them."""
+    run: Path
+    """Run folder of `pipeline localize`."""
+    out: Path
+    """Detections JSON; DETECTIONS.csv and one VIDEO.vtt for each video are written beside it."""
+    report: bool = False
+    """Also write a page with the videos and their segments."""
+    min_score: float = 0.0
+    """Leave detections below out of all outputs."""
+    subtitle_score: float = 0.3
+    """Leave detections below this share of a video's best score out of the subtitles."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the networks run."""
+    decoder: Literal["auto", "decord", "pyav"] = "auto"
+    """Which library decodes."""
+    batch_size: int = 16
+    """Snippets in a forward pass."""
+    time_limit: float = 60.0
+    """Seconds without a new frame after which a video counts as failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Ground truth and detections to metrics."""
+
+    ground_truth: Path
+    """ActivityNet JSON or csv with the true segments."""
+    predictions: Path
+    """Detections JSON."""
+    subset: str = "validation"
+    """Subset of the ground truth."""
+    task: Literal["detection", "proposal"] = "detection"
+    """`detection`: mAP. `proposal`: AR@AN and AUC."""
+    tiou: tuple[float, ...] | None = None
+    """tIoU thresholds, with commas. Left out: 0.5:0.05:0.95."""
+    json: Path | None = None
+    """Write the metrics here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescribeConfig:
+    """What is in an annotation file, clip list or feature store, and what is wrong with it."""
+
+    path: Path
+    """The file or folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportFeaturesConfig:
+    """A folder of others' .npy files to a feature store."""
+
+    features: Path
+    """Folder of VIDEO_ID.npy, each (T, C)."""
+    out: Path
+    """Feature store to write."""
+    annotations: Path
+    """Annotation file with the durations of the videos (ActivityNet JSON)."""
+    stride: float | None = None
+    """Seconds from row to row. Left out: the video's duration divided by its rows."""
+    length: float | None = None
+    """Seconds that a row covers. Left out: the stride."""
+    offset: float = 0.0
+    """Second at which row 0 starts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """The method on procedural videos: no download, ends with a table and a page."""
+
+    out: Path
+    """Folder for everything that the demo makes."""
+    seed: int = 0
+    """Seed of the data and of the training."""
+    all: bool = False
+    """Every row of the table, also those that take longer."""
