@@ -83,7 +83,7 @@ def parse(name: str, argv: Sequence[str]) -> Any:
             _check_keys(config_path, command.options)
             namespace = parser.parse_args([f"--config={config_path}", *argv])
     except argparse.ArgumentError as error:
-        raise ValueError(_name_config(_say_plainly(str(error)), config_path, argv)) from error
+        raise ValueError(_name_config(_say_plainly(str(error), command), config_path, argv)) from error
     parsed = vars(parser.instantiate(namespace))
     parsed.pop("config", None)
     if command.positional == "video":
@@ -164,15 +164,19 @@ def _take_config(argv: list[str]) -> tuple[Path | None, list[str]]:
 
 
 def _spell_like_fields(argv: list[str], options_class: type) -> list[str]:
-    """Hyphens in flags to underscores, and `0.3,0.5` to `[0.3,0.5]` where a field holds several values."""
-    lists = {key for key, kind in _leaves(options_class) if "tuple" in str(kind)}
+    """`--ground-truth` to `--ground_truth`, `--all` to `--all=true`, and `0.3,0.5` to `[0.3,0.5]` for a tuple."""
+    kinds = dict(_leaves(options_class))
+    lists = {key for key, kind in kinds.items() if "tuple" in str(kind)}
     spelt: list[str] = []
     for word in argv:
         if word.startswith("--"):
             flag, equals, value = word.partition("=")
-            flag = "--" + flag[2:].replace("-", "_")
-            spelt.append(flag + equals + (_bracket(value) if flag[2:] in lists and equals else value))
-        elif spelt and spelt[-1][2:] in lists and spelt[-1].startswith("--"):
+            key = flag[2:].replace("-", "_")
+            if kinds.get(key) is bool and not equals:
+                spelt.append(f"--{key}=true")
+            else:
+                spelt.append(f"--{key}" + equals + (_bracket(value) if key in lists and equals else value))
+        elif spelt and spelt[-1].startswith("--") and spelt[-1][2:] in lists:
             spelt.append(_bracket(word))
         else:
             spelt.append(word)
@@ -215,11 +219,13 @@ def _check_tree(path: Path, tree: dict[str, Any], options_class: type, prefix: s
             _check_tree(path, value, typing.cast(type, fields[key]), f"{prefix}{key}.")
 
 
-def _say_plainly(message: str) -> str:
+def _say_plainly(message: str, command: Command) -> str:
     """jsonargparse's wording in ours: the missing flags as they are typed, and no Python class names."""
     required = re.fullmatch(r"the following arguments are required: (.*)", message)
     if required is not None:
-        return "required: " + ", ".join(f"--{key.replace('_', '-')}" for key in required[1].split(", "))
+        keys = required[1].split(", ")
+        flags = (key.upper() if key == command.positional else f"--{key.replace('_', '-')}" for key in keys)
+        return "required: " + ", ".join(flags)
     return re.sub(r"<class '(\w+)'>", r"\1", message)
 
 
