@@ -1,0 +1,193 @@
+"""Snippets: which frames make one, and which seconds of the video it stands for.
+
+The one module that converts between seconds, frames and rows. Three units of time meet here:
+
+- *frames*, as they decode, each shown from its own timestamp to the next one's (at a rate that may vary);
+- *ticks* of a virtual clock of constant rate, on which snippets are laid out: tick k lasts from k/rate to (k+1)/rate
+  seconds, and shows the frame that is on screen in its middle;
+- *rows*, one a snippet, whose place in seconds is a `Timeline`. The clock is uniform, so the timeline is exact for
+  variable frame rate too. At a constant rate, and with no other rate asked for, tick k is frame k.
+
+Shapes: N frames of a video, T snippets, L frames of a snippet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Row i of a feature sequence covers ``[offset + i·stride, offset + i·stride + length]`` seconds.
+
+    Raises:
+        ValueError: a number is not finite, or stride or length is not above zero.
+    """
+
+    offset: float
+    stride: float
+    length: float
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(value) for value in asdict(self).values()):
+            raise ValueError(f"a timeline needs finite seconds, got {self}")
+        if self.stride <= 0 or self.length <= 0:
+            raise ValueError(f"a timeline needs a stride and a length above zero seconds, got {self}")
+
+    def centers(self, num_rows: int) -> NDArray[np.float64]:
+        """Middle of each row in seconds, shape (num_rows,)."""
+        return self.offset + self.length / 2 + self.stride * np.arange(num_rows)
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Timeline:
+        """Inverse of `as_dict`; other keys are ignored, a missing one is a `KeyError`."""
+        return cls(**{field.name: float(values[field.name]) for field in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How snippets are taken from a video, nothing left open.
+
+    Attributes:
+        num_frames: frames in a snippet (L).
+        frame_stride: ticks that each of them stands for; a snippet spans ``num_frames · frame_stride`` ticks.
+        step: ticks from one snippet's start to the next one's; or
+        num_snippets: this many snippets, uniform over the video. Exactly one of the two is given.
+        fps: rate of the clock in ticks per second; None: the video's own average rate.
+
+    Raises:
+        ValueError: a number is not positive, or both or neither of `step` and `num_snippets` are given.
+    """
+
+    num_frames: int
+    frame_stride: int
+    step: int | None = None
+    num_snippets: int | None = None
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"sampling.{name} is {value}; it must be above zero")
+        if (self.step is None) == (self.num_snippets is None):
+            raise ValueError(
+                f"sampling needs either step or num_snippets, got {self.step = } and {self.num_snippets = }; "
+                "leave one of them out"
+            )
+
+    @property
+    def span(self) -> int:
+        """Ticks from the start of a snippet to its end."""
+        return self.num_frames * self.frame_stride
+
+
+def sample_snippets(
+    timestamps: NDArray[np.float64], duration: float, sampling: Sampling
+) -> tuple[NDArray[np.int64], Timeline]:
+    """Lay snippets over a video.
+
+    Args:
+        timestamps: seconds at which each of the N frames appears, ascending, the first 0.
+        duration: seconds at which the last frame disappears.
+        sampling: what a snippet is.
+
+    Returns:
+        Indices of frames, shape (T, L), non-decreasing along both axes; and the rows' timeline.
+
+    Raises:
+        ValueError: there is no frame, or the last frame does not end after it began.
+
+    The clock has as many ticks as fit in the video, rounded; without `fps`, as many as the video has frames. Each frame
+    of a snippet is the middle one (the earlier of two) of the `frame_stride` ticks that it stands for: ``f`` below.
+
+    With `step`, snippet i starts at tick i·step. There are as many as it takes to cover the last tick, and none that
+    starts behind it. Where the last snippet reaches past the end of the video, the last frame is repeated; its row
+    still stands for the whole span. For L = 3, frame_stride = 2, step = 4 and a video of 8 ticks::
+
+        tick        0 1 2 3 4 5 6 7 | 8 9
+        snippet 0   f x f x f x     |
+        snippet 1           f x f x | f x     frames 4, 6 and, for tick 8, the last frame 7
+
+    With `num_snippets`, snippet i is centred at (i + ½)/T of the video, rounded to whole ticks, and what reaches past
+    either end of the video repeats the first or the last frame. For T = 2, L = 3, frame_stride = 2 and 8 ticks::
+
+        tick        -1 | 0 1 2 3 4 5 6 7 | 8
+        snippet 0    f | x f x f x       |        centre 2: frames 0 (for tick -1), 1, 3
+        snippet 1      |       f x f x f | x      centre 6: frames 3, 5, 7
+    """
+    if len(timestamps) == 0 or not duration > timestamps[-1]:
+        raise ValueError(f"a video needs frames and a duration behind them, got {len(timestamps)} and {duration} s")
+    num_ticks = len(timestamps) if sampling.fps is None else max(1, round(duration * sampling.fps))
+    rate = len(timestamps) / duration if sampling.fps is None else sampling.fps
+    if sampling.num_snippets is None:
+        starts_T, timeline = _starts_by_step(num_ticks, rate, sampling)
+    else:
+        starts_T, timeline = _starts_by_number(num_ticks, rate, duration, sampling)
+    offsets_L = np.arange(sampling.num_frames) * sampling.frame_stride + (sampling.frame_stride - 1) // 2
+    ticks_TL = np.clip(starts_T[:, None] + offsets_L, 0, num_ticks - 1)
+    return _frames_on_screen(timestamps, (ticks_TL + 0.5) / rate), timeline
+
+
+def _starts_by_step(num_ticks: int, rate: float, sampling: Sampling) -> tuple[NDArray[np.int64], Timeline]:
+    assert sampling.step is not None
+    to_cover_the_end = 1 + -(-max(0, num_ticks - sampling.span) // sampling.step)
+    to_start_inside = -(-num_ticks // sampling.step)
+    starts_T = np.arange(min(to_cover_the_end, to_start_inside), dtype=np.int64) * sampling.step
+    return starts_T, Timeline(offset=0.0, stride=sampling.step / rate, length=sampling.span / rate)
+
+
+def _starts_by_number(
+    num_ticks: int, rate: float, duration: float, sampling: Sampling
+) -> tuple[NDArray[np.int64], Timeline]:
+    assert sampling.num_snippets is not None
+    T = sampling.num_snippets
+    # (i + ½)/T·num_ticks − span/2, rounded half up, in whole numbers.
+    starts_T = ((2 * np.arange(T, dtype=np.int64) + 1) * num_ticks - T * sampling.span + T) // (2 * T)
+    stride, length = duration / T, sampling.span / rate
+    return starts_T, Timeline(offset=(stride - length) / 2, stride=stride, length=length)
+
+
+def _frames_on_screen(timestamps: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Index of the frame shown at each of `seconds`, any shape."""
+    return np.maximum(np.searchsorted(timestamps, seconds, side="right") - 1, 0).astype(np.int64)
+
+
+class SnippetAssembler(Generic[Item]):
+    """Puts a stream of frames, or of what was made of each, together to snippets, in the memory of one snippet's span.
+
+    Args:
+        indices_TL: frame indices as `sample_snippets` gives them.
+    """
+
+    def __init__(self, indices_TL: NDArray[np.int64]) -> None:
+        self._rows = deque(indices_TL.tolist())
+        self.frames: NDArray[np.int64] = np.unique(indices_TL)
+        """The frames that occur, each once, ascending: the order in which `push` expects them."""
+        self._arriving = iter(self.frames.tolist())
+        self._window: deque[tuple[int, Item]] = deque()
+
+    def push(self, item: Item) -> Iterator[list[Item]]:
+        """Take the next of `frames`; yields the L items of each snippet that it completes."""
+        index = next(self._arriving)
+        self._window.append((index, item))
+        while self._rows and self._rows[0][-1] == index:
+            row = self._rows.popleft()
+            items = dict(self._window)
+            yield [items[i] for i in row]
+            self._forget_before(self._rows[0][0] if self._rows else index + 1)
+
+    def _forget_before(self, first: int) -> None:
+        while self._window and self._window[0][0] < first:
+            self._window.popleft()
