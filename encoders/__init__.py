@@ -1,0 +1,59 @@
+"""Snippet encoders: clips (B,3,L,H,W) to features (B,C), chosen by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from encoders.base import Encoder
+from encoders.tsm import ResNetTSM, tsm_tiny
+from encoders.tsn import TSN
+from encoders.weights import load_weights
+
+__all__ = ["ENCODERS", "Encoder", "build_encoder"]
+
+ENCODERS: dict[str, Callable[..., Encoder]] = {
+    "tsn_r18": partial(TSN, depth="r18"),
+    "tsn_r50": partial(TSN, depth="r50"),
+    "tsm_r18": partial(ResNetTSM, depth="r18"),
+    "tsm_r34": partial(ResNetTSM, depth="r34"),
+    "tsm_r50": partial(ResNetTSM, depth="r50"),
+    "tsm_tiny": tsm_tiny,
+}
+
+
+def build_encoder(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    num_frames: int | None = None,
+    size: int | None = None,
+    frame_stride: int | None = None,
+    allow_missing: bool = False,
+    seed: int = 0,
+) -> Encoder:
+    """The encoder called `name`, in training mode.
+
+    Args:
+        name: a key of `ENCODERS`.
+        weights: see `encoders.weights.load_weights`. None: the registered pretrained weights.
+        num_frames: frames of a clip (L). None: the encoder's own, as with the next two.
+        size: side of the square crop in pixels; the short side before cropping is scaled with it.
+        frame_stride: video frames from one frame of a clip to the next.
+        allow_missing: load a weight file although keys are missing or unexpected.
+        seed: draws what is random: all weights for `weights="random"`. The global random state is left as it is.
+
+    Raises:
+        ValueError: no such encoder, a number out of range, or weights that are not there or do not fit.
+    """
+    if name not in ENCODERS:
+        raise ValueError(f"there is no encoder {name!r}: choose one of {', '.join(ENCODERS)}")
+    given = {"num_frames": num_frames, "size": size, "frame_stride": frame_stride}
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the accelerators' states too
+        encoder = ENCODERS[name](name, **{key: value for key, value in given.items() if value is not None})
+    load_weights(encoder, weights, allow_missing=allow_missing)
+    return encoder
