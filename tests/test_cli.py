@@ -3,11 +3,12 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from pipeline import cli, config
+from pipeline import cli, config, flags
 
 FIXED_FORMS = {
     "demo": "--out DIR --seed 3 --all",
@@ -21,21 +22,26 @@ FIXED_FORMS = {
 }
 
 
+def parse(name: str, words: list[str]) -> Any:
+    command = cli.COMMANDS[name]
+    return flags.parse(name, command.options, words, positional=command.positional)
+
+
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_the_fixed_form_of_each_command_parses(name: str) -> None:
-    parsed = cli.parse(name, FIXED_FORMS[name].split())
+    parsed = parse(name, FIXED_FORMS[name].split())
     assert type(parsed) is cli.COMMANDS[name].options
 
 
 def test_flags_are_spelt_with_hyphens_or_underscores_and_lists_with_commas() -> None:
     words = ["--ground-truth", "a", "--predictions=b"]
-    parsed = cli.parse("evaluate", [*words, "--tiou", "0.3,0.4"])
+    parsed = parse("evaluate", [*words, "--tiou", "0.3,0.4"])
     assert parsed.tiou == (0.3, 0.4)
-    assert cli.parse("evaluate", ["--ground_truth", "a", "--predictions=b", "--tiou=.3"]).tiou == (0.3,)
+    assert parse("evaluate", ["--ground_truth", "a", "--predictions=b", "--tiou=.3"]).tiou == (0.3,)
 
 
 def test_positional_videos_may_stand_beside_flags() -> None:
-    parsed = cli.parse("predict", ["--run", "RUN", "--out", "D.json", "a.mp4", "b.mp4"])
+    parsed = parse("predict", ["--run", "RUN", "--out", "D.json", "a.mp4", "b.mp4"])
     assert parsed.video == (Path("a.mp4"), Path("b.mp4"))
 
 
@@ -43,7 +49,7 @@ def test_flags_override_the_config_file_which_overrides_the_defaults(tmp_path: P
     file = tmp_path / "c.yaml"
     file.write_text("gtad: {num_snippets: 64, hidden: 32}\ntiou: [0.3, 0.5]\n")
     words = ["--features", "a", "--annotations", "b", "--out", "c", "--gtad.hidden", "16", "--config"]
-    parsed = cli.parse("localize", [*words, str(file)])
+    parsed = parse("localize", [*words, str(file)])
     assert (parsed.gtad.num_snippets, parsed.gtad.hidden, parsed.tiou) == (64, 16, (0.3, 0.5))
     assert parsed.gtad.class_weight == config.GTADConfig().class_weight
 
@@ -63,7 +69,7 @@ def test_a_mistake_in_a_config_names_the_file_and_the_key(tmp_path: Path, text: 
     file = tmp_path / "mine.yaml"
     file.write_text(text)
     with pytest.raises(ValueError, match=r"mine\.yaml: ") as error:
-        cli.parse("localize", ["--features", "a", "--annotations", "b", "--out", "c", "--config", str(file)])
+        parse("localize", ["--features", "a", "--annotations", "b", "--out", "c", "--config", str(file)])
     assert said in str(error.value)
 
 
@@ -99,11 +105,11 @@ def _packaged_configs() -> list[str]:
 @pytest.mark.parametrize("name", _packaged_configs())
 def test_every_packaged_config_fits_its_command(name: str) -> None:
     command = name.rpartition("/")[2].partition("_")[0]  # demo/localize, activitynet/localize_gtad
-    given = yaml.safe_load(cli.find_config(name).read_text())
+    given = yaml.safe_load(flags.find_config(name).read_text())
     form = FIXED_FORMS[command].split()
-    flags = zip(form[::2], form[1::2], strict=True)
-    cli.parse(
-        command, [word for flag, value in flags if flag[2:] not in given for word in (flag, value)] + ["--config", name]
+    pairs = zip(form[::2], form[1::2], strict=True)
+    parse(
+        command, [word for flag, value in pairs if flag[2:] not in given for word in (flag, value)] + ["--config", name]
     )
 
 
@@ -124,5 +130,5 @@ finally:
     assert 'torch' not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for key, _ in cli._leaves(cli.COMMANDS[name].options):
+    for key, _ in flags._leaves(cli.COMMANDS[name].options):
         assert key.replace("_", "-") in done.stdout.replace("_", "-")

@@ -17,7 +17,7 @@ FLOORS = (
     ("demo", "predict"),
     ("pretrain", "extract", "localize", "import_features", "describe"),
     ("evaluate", "report", "subtitles", "training"),
-    ("data", "config"),
+    ("data", "config", "flags"),
 )
 
 

@@ -1,0 +1,180 @@
+"""The whole way on procedural videos: each row of the table is made by the commands that a user would run.
+
+    OUT/data/       trimmed clips and untrimmed videos (`synth.scenes`)
+    OUT/acp/        the encoder, trained to classify the clips
+    OUT/rows/NAME/  a row's feature store and localize run
+    OUT/metrics.json, OUT/report.html
+
+Like every command, the demo goes on where it stopped when it is run again.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline import extract, localize, pretrain
+from pipeline.config import DemoConfig, ExtractConfig, LocalizeConfig, PretrainConfig
+from pipeline.data.annotations import Annotations, find_videos, read_annotations
+from pipeline.data.detections import read_detections
+from pipeline.flags import parse
+from pipeline.report import MetricRow, MetricTable, ReportVideo, write_report
+from synth.scenes import write_dataset
+
+console = Console(stderr=True)
+
+
+def run(config: DemoConfig) -> int:
+    """Draw the data, make every row, print the table and write the page. Returns the exit code."""
+    started = time.monotonic()
+    config.out.mkdir(parents=True, exist_ok=True)
+    demo = Demo(config.out, config.seed)
+    demo.draw_data()
+    metrics = []
+    for row in ROWS:
+        if row.quick or config.all:
+            console.rule(row.name)
+            metrics.append({"name": row.name, **row.make(demo)})
+    (config.out / "metrics.json").write_text(json.dumps({"rows": metrics}, indent=2) + "\n", encoding="utf-8")
+    page = _write_page(demo, metrics)
+    _print_table(metrics)
+    print(f"The page: {page}  ({time.monotonic() - started:.0f} s)")
+    return 0
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The folder of a demo and the stages that its rows share. `seed` fixes the data and all training."""
+
+    out: Path
+    seed: int
+
+    @property
+    def clips(self) -> Path:
+        return self.out / "data" / "trimmed" / "clips.csv"
+
+    @property
+    def videos(self) -> Path:
+        return self.out / "data" / "untrimmed" / "videos"
+
+    @property
+    def annotations(self) -> Path:
+        return self.out / "data" / "untrimmed" / "annotations.json"
+
+    def draw_data(self) -> None:
+        """Draw the videos, unless an earlier run has finished them with the same seed."""
+        done = self.out / "data" / "seed"
+        if done.is_file() and done.read_text() == str(self.seed):
+            return
+        with console.status("drawing the videos"):
+            write_dataset(self.out / "data", size="demo", seed=self.seed)
+        done.write_text(str(self.seed))
+
+    def pretrain(self) -> Path:
+        """The encoder, trained to classify the trimmed clips (the papers' ACP): its run folder."""
+        out = self.out / "acp"
+        self.call("pretrain", clips=self.clips, out=out, **{"training.seed": self.seed})
+        return out
+
+    def localize(self, row: str, weights: str | Path) -> dict[str, Any]:
+        """Extract with these weights, train the head, detect: the metrics of the row."""
+        store, out = self.row_folder(row) / "features", self.row_folder(row) / "localize"
+        self.call("extract", videos=self.videos, out=store, weights=weights)
+        self.call("localize", features=store, annotations=self.annotations, out=out, **{"training.seed": self.seed})
+        metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
+        return {key: metrics[key] for key in ("tiou", "map", "average_map")}
+
+    def row_folder(self, row: str) -> Path:
+        return self.out / "rows" / row
+
+    def call(self, command: str, **flags: object) -> None:
+        """Run a command with the demo's config for it, and show the line that would do the same by hand."""
+        options, stage = STAGES[command]
+        words = ["--config", f"demo/{command}"]
+        for name, value in flags.items():
+            words += [f"--{name}", str(value)]
+        console.print(f"$ pipeline {command} {shlex.join(words)}", style="bold", highlight=False, soft_wrap=True)
+        code = stage(parse(command, options, words))
+        if code != 0:
+            raise ValueError(f"the demo stops: pipeline {command} ended with exit code {code}")
+
+
+STAGES: dict[str, tuple[Any, Callable[[Any], int]]] = {
+    "pretrain": (PretrainConfig, pretrain.run),
+    "extract": (ExtractConfig, extract.run),
+    "localize": (LocalizeConfig, localize.run),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: how it is made, and whether the demo makes it without `--all`."""
+
+    name: str
+    folder: str
+    make: Callable[[Demo], dict[str, Any]]
+    quick: bool = True
+
+
+def _untrained(demo: Demo) -> dict[str, Any]:
+    return demo.localize("untrained", "random")
+
+
+def _classification(demo: Demo) -> dict[str, Any]:
+    return demo.localize("acp", demo.pretrain())
+
+
+# A new method joins the demo as a line here.
+ROWS = (
+    Row("G-TAD on an untrained encoder", "untrained", _untrained, quick=False),
+    Row("G-TAD on classification features", "acp", _classification),
+)
+
+
+def _write_page(demo: Demo, metrics: list[dict[str, Any]]) -> Path:
+    """The table, and every validation video with what the last row found in it."""
+    page = demo.out / "report.html"
+    annotations = read_annotations(demo.annotations)
+    detections = read_detections(demo.row_folder(ROWS[-1].folder) / "localize" / "detections.json")
+    write_report(
+        page,
+        title="Temporal action localization on procedural videos",
+        description=(
+            "The videos are drawn by the program. An action is a motion; the actor stays in view before and after it, "
+            f"so its look does not tell when the action starts. Predictions: {ROWS[-1].name}."
+        ),
+        tables=[_metric_table(metrics)],
+        videos=_report_videos(annotations, find_videos(demo.videos), detections),
+    )
+    return page
+
+
+def _metric_table(metrics: list[dict[str, Any]]) -> MetricTable:
+    rows = tuple(MetricRow(row["name"], tuple(row["map"]), row["average_map"]) for row in metrics)
+    return MetricTable("Validation videos", tuple(metrics[0]["tiou"]), rows)
+
+
+def _report_videos(annotations: Annotations, files: dict[str, Path], detections: dict[str, Any]) -> list[ReportVideo]:
+    return [
+        ReportVideo(video.id, files[video.id], video.duration or 0.0, detections.get(video.id, ()), video.segments)
+        for video in annotations.in_subset("validation").values()
+    ]
+
+
+def _print_table(metrics: list[dict[str, Any]]) -> None:
+    table = Table(title="mAP (%) on the validation videos")
+    table.add_column("tIoU")
+    for tiou in metrics[0]["tiou"]:
+        table.add_column(f"{tiou:g}", justify="right")
+    table.add_column("average", justify="right")
+    for row in metrics:
+        table.add_row(row["name"], *(f"{value:.1f}" for value in row["map"]), f"{row['average_map']:.1f}")
+    Console().print(table)
