@@ -1,0 +1,296 @@
+"""Training with Lightning, shared by the training stages: a model, its losses and batches in, the best weights out.
+
+Lightning runs the loop, the precision, the clipping, the weight average, the checkpoints and the progress bar. What
+this file adds is that a killed run, started again, comes to the same weights as one that was left alone: checkpoints
+are taken at epoch ends, data order and augmentation follow from (seed, epoch, index), and every epoch begins with
+random states that follow from (seed, epoch), so that nothing of an interrupted epoch is left over.
+
+Lightning takes seconds to import: only training stages import this module, and no data worker does.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import lightning.pytorch as lightning
+import numpy as np
+import rich
+import torch
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+
+from pipeline.config import TrainingConfig
+from pipeline.run_folder import write_text
+
+Losses = Callable[[Any, Any], dict[str, Tensor]]
+"""(model, batch) to the scalar `loss` and whatever else is to be logged. A batch is a tuple; its first item's first
+axis is the batch axis, and it may be empty."""
+
+
+class Best(NamedTuple):
+    """Which epoch's weights are kept."""
+
+    metric: str
+    mode: Literal["min", "max"]
+
+
+LOWEST_LOSS = Best("val_loss", "min")
+
+
+class BatchSource(Protocol):
+    """A data set that makes whole batches, so that slicing arrays costs one call and not one a sample."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, places: list[tuple[int, int]], /) -> Any:
+        """The batch of these (epoch, index) pairs. Anything random in it follows from the pair."""
+
+
+class EpochBatches(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index), in an order that (seed, epoch) alone decides."""
+
+    def __init__(self, num_samples: int, batch_size: int, *, seed: int | None) -> None:
+        """
+        Args:
+            num_samples: how many there are.
+            batch_size: how many make a batch; the last one may be smaller.
+            seed: of the shuffling; None keeps the order.
+        """
+        self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls it before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return math.ceil(self.num_samples / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.arange(self.num_samples)
+        if self.seed is not None:
+            np.random.default_rng((self.seed, self.epoch)).shuffle(order)
+        for first in range(0, self.num_samples, self.batch_size):
+            yield [(self.epoch, int(index)) for index in order[first : first + self.batch_size]]
+
+
+def load_batches(
+    source: BatchSource, batch_size: int, *, shuffle_seed: int | None = None, num_workers: int = 0
+) -> DataLoader[Any]:
+    """A loader whose order follows from the seed and the epoch; without a seed, the source's own order."""
+    return DataLoader(
+        source,  # type: ignore[arg-type]  # indexed by lists of places, which torch allows and does not type
+        sampler=EpochBatches(len(source), batch_size, seed=shuffle_seed),
+        batch_size=None,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        # Else each new iterator draws a number from torch's own random state, which then depends on resuming.
+        generator=torch.Generator(),
+        # fork copies the locks of decoders and of torch's threads in whatever state they are.
+        multiprocessing_context="spawn" if num_workers > 0 else None,
+    )
+
+
+def fit(
+    model: nn.Module,
+    losses: Losses,
+    train: DataLoader[Any],
+    validation: DataLoader[Any] | None,
+    *,
+    run: Path,
+    training: TrainingConfig,
+    best: Best = LOWEST_LOSS,
+) -> dict[str, Any]:
+    """Train `model` in place, going on from `run`/last.ckpt if there is one.
+
+    Args:
+        model: on return, on the CPU and with the weights of the best epoch (of the last, without validation data), or
+            with their average where `training.ema_decay` is given.
+        losses: what is minimised and logged.
+        train: batches to learn from, made by `load_batches`.
+        validation: batches to choose the epoch with.
+        run: run folder.
+        training: the options.
+        best: which metric chooses the epoch.
+
+    Returns:
+        The line of `run`/log.jsonl of the epoch whose weights the model has.
+    """
+    task = _Task(model, losses, training, steps_per_epoch=len(train))
+    monitored = best if validation is not None else None
+    with _lightning_kept_quiet():
+        trainer = lightning.Trainer(
+            accelerator=_accelerator(training.device),
+            devices=1,
+            precision=training.precision,
+            max_epochs=training.epochs,
+            gradient_clip_val=training.clip_grad_norm,
+            callbacks=_callbacks(run, training, monitored),
+            default_root_dir=run,
+            logger=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        last = run / "last.ckpt"
+        trainer.fit(task, train, validation, ckpt_path=last if last.exists() else None)
+    model.cpu()
+    kept = torch.load(run / ("best.ckpt" if monitored else "last.ckpt"), map_location="cpu", weights_only=True)
+    task.load_state_dict(kept["state_dict"])
+    line: dict[str, Any] = _read_log(run / "log.jsonl")[kept["epoch"]]
+    return line
+
+
+def lr_factor(training: TrainingConfig, epoch: float) -> float:
+    """What the learning rate is multiplied with at a point in time, in epochs since the start."""
+    if training.lr_schedule == "cosine":
+        span = max(training.epochs - training.warmup_epochs, 1e-9)
+        progress = min(max(epoch - training.warmup_epochs, 0.0) / span, 1.0)
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    if training.lr_schedule == "step":
+        return training.lr_gamma ** sum(epoch >= step for step in training.lr_steps)
+    return 1.0
+
+
+def seed_epoch(seed: int, *parts: int) -> None:
+    """Set the random states of Python, NumPy and torch, CUDA included, to what these numbers say."""
+    lightning.seed_everything(int(np.random.SeedSequence((seed, *parts)).generate_state(1)[0]), verbose=False)
+
+
+class _Task(lightning.LightningModule):
+    """The stage's model and losses in the shape that Lightning asks for."""
+
+    def __init__(self, model: nn.Module, losses: Losses, training: TrainingConfig, *, steps_per_epoch: int) -> None:
+        super().__init__()
+        self.model = model
+        self.losses = losses
+        self.options = training
+        self.steps_per_epoch = steps_per_epoch
+
+    def configure_optimizers(self) -> Any:
+        optimizer = _build_optimizer(self.model, self.options)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor_at)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _lr_factor_at(self, step: int) -> float:
+        warm_up_steps = self.options.warmup_epochs * self.steps_per_epoch
+        warm_up = min(1.0, (step + 1) / warm_up_steps) if warm_up_steps else 1.0
+        return warm_up * lr_factor(self.options, step / self.steps_per_epoch)
+
+    def on_train_epoch_start(self) -> None:
+        seed_epoch(self.options.seed, 0, self.current_epoch)
+
+    def on_validation_epoch_start(self) -> None:
+        # The same draws at every validation, so that losses that sample can be compared between epochs.
+        seed_epoch(self.options.seed, 1)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+        return self._losses_of("train", batch)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._losses_of("val", batch)
+
+    def _losses_of(self, stage: str, batch: Any) -> Tensor | None:
+        if len(batch[0]) == 0:
+            return None
+        losses = self.losses(self.model, batch)
+        named = {f"{stage}_{name}": value.detach() for name, value in losses.items()}
+        self.log_dict(named, on_step=False, on_epoch=True, batch_size=len(batch[0]))
+        return losses["loss"]
+
+
+class _EpochLog(Callback):
+    """`log.jsonl`: a line an epoch. Lightning's own CSV logger deletes the earlier epochs when a run is resumed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.lines = _read_log(self.path)[: trainer.current_epoch]
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.started = time.perf_counter()
+        self.lr = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        seconds = round(time.perf_counter() - self.started, 3)
+        self.lines.append({"epoch": trainer.current_epoch, "lr": self.lr, "seconds": seconds, **metrics})
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
+
+
+def _read_log(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _callbacks(run: Path, training: TrainingConfig, best: Best | None) -> list[Callback]:
+    callbacks: list[Callback] = [RichProgressBar(console_kwargs={"stderr": True}), _EpochLog(run / "log.jsonl")]
+    if training.ema_decay is not None:
+        callbacks.append(EMAWeightAveraging(decay=training.ema_decay))
+    if best is not None:
+        callbacks.append(_checkpoint(run, "best", best))
+    # After the best one, so that it holds what the best one now is.
+    return [*callbacks, _checkpoint(run, "last", None)]
+
+
+def _checkpoint(run: Path, name: str, best: Best | None) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        dirpath=run,
+        filename=name,
+        monitor=best.metric if best else None,
+        mode=best.mode if best else "min",
+        enable_version_counter=False,
+        save_on_train_epoch_end=True,
+    )
+
+
+def _build_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    common: dict[str, Any] = {"lr": training.lr, "weight_decay": training.weight_decay}
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(learned, momentum=training.momentum, **common)
+    adaptive = torch.optim.Adam if training.optimizer == "adam" else torch.optim.AdamW
+    return adaptive(learned, **common)
+
+
+def _accelerator(device: str) -> str:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("training.device is cuda, but torch sees no CUDA device; give training.device=cpu or auto")
+    return "gpu" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+# What Lightning remarks on and we do on purpose, and what newer torch remarks on in Lightning.
+_EXPECTED_WARNINGS = (
+    ".*LeafSpec.* is deprecated.*",
+    ".*does not have many workers.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*`training_step` returned `None`.*",
+    ".*have no `val_dataloader`.*",
+)
+
+
+@contextmanager
+def _lightning_kept_quiet() -> Iterator[None]:
+    """No advertisements, and the shared rich console, which the progress bar turns to stderr, as it was before."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in _EXPECTED_WARNINGS:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        logger.setLevel(level)
+        rich.reconfigure()

@@ -1,0 +1,201 @@
+"""Training: exact resumption, schedules, what is kept and logged."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.config import TrainingConfig
+from pipeline.training import Best, EpochBatches, fit, load_batches, lr_factor
+
+TRAINING = TrainingConfig(epochs=4, batch_size=4, lr=1e-2, lr_steps=(2,), device="cpu", num_workers=0)
+
+
+class Points:
+    """Noisy samples of a line; the noise follows from (epoch, index)."""
+
+    def __init__(self, num: int = 10) -> None:
+        self.inputs = torch.linspace(-1, 1, num)[:, None].expand(-1, 3)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, places: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        noise = torch.tensor([[math.sin(1000 * epoch + index)] for epoch, index in places])
+        inputs = self.inputs[[index for _, index in places]]
+        return inputs + 0.01 * noise, 2 * inputs[:, :1]
+
+
+def build() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 1))
+
+
+def losses(model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    inputs, wanted = batch
+    return {"loss": F.mse_loss(model(inputs), wanted), "one": torch.ones(())}
+
+
+class KilledError(Exception):
+    pass
+
+
+def killed_at(step: int) -> Any:
+    """The losses, until they are asked for the given time."""
+    calls = iter(range(step))
+
+    def until(model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        if next(calls, None) is None:
+            raise KilledError
+        return losses(model, batch)
+
+    return until
+
+
+def train(run: Path, training: TrainingConfig, loss: Any = losses, *, validate: bool = True) -> tuple[nn.Module, Any]:
+    run.mkdir(exist_ok=True)
+    model, points = build(), Points()
+    batches = load_batches(points, training.batch_size, shuffle_seed=training.seed)
+    line = fit(model, loss, batches, load_batches(points, 4) if validate else None, run=run, training=training)
+    return model, line
+
+
+def first_weight(model: nn.Module) -> Tensor:
+    return next(model.parameters()).detach()
+
+
+def log_lines(run: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def same_weights(a: nn.Module, b: nn.Module) -> bool:
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return all(torch.equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+@pytest.mark.parametrize("killed_after", [1, 6, 8, 17, 23])  # an epoch is 3 training and 3 validation steps
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, ema: float | None, killed_after: int) -> None:
+    training = replace(TRAINING, ema_decay=ema, optimizer="sgd", warmup_epochs=1.5, clip_grad_norm=1.0)
+    whole, whole_line = train(tmp_path / "whole", training)
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", training, killed_at(killed_after))
+    torch.manual_seed(99)
+    resumed, resumed_line = train(tmp_path / "killed", training)
+    assert same_weights(whole, resumed)
+    assert log_lines(tmp_path / "whole") == log_lines(tmp_path / "killed")
+    assert {**whole_line, "seconds": 0} == {**resumed_line, "seconds": 0}
+
+
+def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
+    first, _ = train(tmp_path, TRAINING)
+    second, _ = train(tmp_path, TRAINING, killed_at(0))
+    assert same_weights(first, second)
+
+
+def test_the_best_epoch_is_kept_and_the_last_one_without_validation(tmp_path: Path) -> None:
+    diverging = replace(TRAINING, lr=0.5, lr_schedule="constant", epochs=6)
+    _, line = train(tmp_path / "a", diverging)
+    values = [entry["val_loss"] for entry in log_lines(tmp_path / "a")]
+    assert line["epoch"] == values.index(min(values)) != 5
+    _, line = train(tmp_path / "b", diverging, validate=False)
+    assert line["epoch"] == 5
+
+
+def test_best_can_be_the_highest(tmp_path: Path) -> None:
+    model, points = build(), Points()
+    line = fit(
+        model,
+        losses,
+        load_batches(points, 4, shuffle_seed=0),
+        load_batches(points, 4),
+        run=tmp_path,
+        training=TRAINING,
+        best=Best("val_loss", "max"),
+    )
+    values = [entry["val_loss"] for entry in log_lines(tmp_path)]
+    assert line["epoch"] == values.index(max(values))
+
+
+def test_the_weight_average_is_what_is_kept(tmp_path: Path) -> None:
+    one_step = 1.001 * TRAINING.lr  # of Adam; with a decay of 1 the average stays where the first step led
+    frozen, _ = train(tmp_path / "ema", replace(TRAINING, ema_decay=1.0))
+    moved, _ = train(tmp_path / "plain", TRAINING)
+    assert (first_weight(frozen) - first_weight(build())).abs().max() <= one_step
+    assert (first_weight(moved) - first_weight(build())).abs().max() > one_step
+
+
+def test_the_seed_decides(tmp_path: Path) -> None:
+    one, _ = train(tmp_path / "0", TRAINING)
+    other, _ = train(tmp_path / "1", replace(TRAINING, seed=1))
+    assert not same_weights(one, other)
+
+
+def test_log_holds_losses_rate_and_seconds(tmp_path: Path) -> None:
+    train(tmp_path, TRAINING)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1, 2, 3]
+    assert [line["lr"] for line in lines] == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3])
+    assert all(line["seconds"] >= 0 and line["train_one"] == line["val_one"] == 1.0 for line in lines)
+    assert lines[-1]["train_loss"] < lines[0]["train_loss"]
+
+
+def test_nothing_is_written_outside_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    train(tmp_path / "run", TRAINING)
+    assert list((tmp_path / "cwd").iterdir()) == []
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"best.ckpt", "last.ckpt", "log.jsonl"}
+
+
+def test_stdout_stays_clean(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    train(tmp_path, TRAINING)
+    assert capfd.readouterr().out == ""
+
+
+def test_empty_batches_are_passed_over(tmp_path: Path) -> None:
+    class Holes(Points):
+        def __getitem__(self, places: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+            inputs, wanted = super().__getitem__(places)
+            return (inputs[:0], wanted[:0]) if places[0][1] < 5 else (inputs, wanted)
+
+    line = fit(build(), losses, load_batches(Holes(), 2), load_batches(Holes(), 2), run=tmp_path, training=TRAINING)
+    assert math.isfinite(line["val_loss"])
+
+
+def test_cuda_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"no CUDA device; give training.device=cpu"):
+        train(tmp_path, replace(TRAINING, device="cuda"))
+
+
+def collect(batches: EpochBatches, epoch: int) -> Iterator[tuple[int, int]]:
+    batches.set_epoch(epoch)
+    for batch in batches:
+        yield from batch
+
+
+def test_epoch_batches_are_whole_and_follow_from_seed_and_epoch() -> None:
+    first = list(collect(EpochBatches(10, 4, seed=3), 0))
+    assert first == list(collect(EpochBatches(10, 4, seed=3), 0))
+    assert sorted(first) == [(0, index) for index in range(10)]
+    assert [i for _, i in first] != [i for _, i in collect(EpochBatches(10, 4, seed=3), 1)]
+    assert [i for _, i in first] != [i for _, i in collect(EpochBatches(10, 4, seed=4), 0)]
+    assert [len(batch) for batch in EpochBatches(10, 4, seed=None)] == [4, 4, 2]
+    assert list(collect(EpochBatches(3, 2, seed=None), 7)) == [(7, 0), (7, 1), (7, 2)]
+
+
+def test_lr_factor() -> None:
+    step = replace(TRAINING, lr_schedule="step", lr_steps=(5, 8), lr_gamma=0.1)
+    assert [lr_factor(step, epoch) for epoch in (0, 4.99, 5, 7.9, 8)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+    cosine = replace(TRAINING, lr_schedule="cosine", epochs=12, warmup_epochs=2)
+    assert [lr_factor(cosine, epoch) for epoch in (0, 2, 7, 12)] == pytest.approx([1, 1, 0.5, 0], abs=1e-12)
+    assert lr_factor(replace(TRAINING, lr_schedule="constant"), 9.0) == 1.0
