@@ -29,6 +29,7 @@ from pipeline.flags import parse
 from pipeline.report import MetricRow, MetricTable, ReportVideo, write_report
 from synth.scenes import write_dataset
 
+SIZE = "demo"
 console = Console(stderr=True)
 
 
@@ -75,7 +76,7 @@ class Demo:
         if done.is_file() and done.read_text() == str(self.seed):
             return
         with console.status("drawing the videos"):
-            write_dataset(self.out / "data", size="demo", seed=self.seed)
+            write_dataset(self.out / "data", size=SIZE, seed=self.seed)
         done.write_text(str(self.seed))
 
     def pretrain(self) -> Path:
