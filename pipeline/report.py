@@ -126,7 +126,7 @@ def relative_url(file: Path, folder: Path) -> str:
 def _timelines(videos: Sequence[ReportVideo]) -> dict[str, object]:
     """What the script draws: true segments [start, end, label] and predicted ones [start, end, label, score].
 
-    A label is its number in `labels`. Times are rounded to milliseconds and scores to four figures, which a page cannot show better.
+    A label is its number in `labels`. Times are rounded to milliseconds and scores to four figures: no page shows more.
     """
     true_labels = {segment.label for video in videos for segment in video.truth}
     labels = sorted(true_labels.union(p.label for video in videos for p in video.predictions))
