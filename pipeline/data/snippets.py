@@ -45,7 +45,7 @@ class Timeline:
 
     def centers(self, num_rows: int) -> NDArray[np.float64]:
         """Middle of each row in seconds, shape (num_rows,)."""
-        return self.offset + self.length / 2 + self.stride * np.arange(num_rows)
+        return self.offset + self.length / 2 + self.stride * np.arange(num_rows, dtype=np.float64)
 
     def as_dict(self) -> dict[str, float]:
         return asdict(self)
