@@ -1,0 +1,124 @@
+"""Trimmed clips with a class each, listed by a csv in the Kinetics layout or by the folders that they lie in."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.data.files import NO_SUBSET, check_video_id, parse_time, read_table, split_by_hash, walk_videos
+
+# Kinetics' releases differ in what they call their splits.
+SPLITS = {"train": "training", "val": "validation", "validate": "validation", "test": "testing"}
+
+_TRIMMED = re.compile(r"_[0-9]{6}_[0-9]{6}$")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One trimmed clip: seconds `start` to `end` of a file, or the whole file where they are None."""
+
+    path: Path
+    label: str
+    start: float | None
+    end: float | None
+    subset: str
+
+
+@dataclass(frozen=True)
+class ClipList:
+    """The clips whose files are there, and counts of those that were left out or put right."""
+
+    clips: tuple[Clip, ...]
+    blemishes: dict[str, int]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The class names, sorted."""
+        return tuple(sorted({clip.label for clip in self.clips}))
+
+    def in_subset(self, name: str) -> tuple[Clip, ...]:
+        """The clips of one subset. ValueError with the subsets that there are when it has none."""
+        chosen = tuple(clip for clip in self.clips if clip.subset == name)
+        if not chosen:
+            found = sorted({clip.subset for clip in self.clips})
+            raise ValueError(f"no clip is in the subset {name!r}; the subsets of this list are {found}")
+        return chosen
+
+
+def read_clips(path: Path, videos: Path | None = None) -> ClipList:
+    """Read a Kinetics csv, or a folder of `class_name/clip.mp4` (or `split/class_name/clip.mp4`).
+
+    The csv has the columns `label,youtube_id,time_start,time_end[,split]`. Its files are looked for in `videos` (left
+    out: beside the csv) and its subfolders, as `ID_000010_000020.mp4` (already cut to the clip) or `ID.mp4` (whole, so
+    that the clip gets a start and an end). Rows without a file are skipped and counted. Splits are named as in
+    ActivityNet: training, validation, testing; a list without splits is divided by `split_by_hash` on the source video.
+
+    Raises:
+        ValueError: Nothing is found, a row is malformed, or two files fit a row.
+    """
+    blemishes: Counter[str] = Counter()
+    if path.is_dir():
+        found = list(_clips_of_tree(path, blemishes))
+    else:
+        found = list(_clips_of_table(path, videos or path.parent, blemishes))
+    if not found:
+        counts = "; ".join(f"{what}: {count}" for what, count in blemishes.items()) or "it is empty"
+        raise ValueError(f"{path} gives no clip ({counts})")
+    if all(not clip.subset for _, clip in found):
+        subsets = split_by_hash(source for source, _ in found)
+        found = [(source, replace(clip, subset=subsets[source])) for source, clip in found]
+        blemishes[NO_SUBSET.format("clips")] = len(found)
+    return ClipList(tuple(clip for _, clip in found), dict(blemishes))
+
+
+def _clips_of_tree(folder: Path, blemishes: Counter[str]) -> Iterator[tuple[str, Clip]]:
+    """Pairs of a clip's source video and the clip."""
+    for file in walk_videos(folder):
+        *folders, _ = file.relative_to(folder).parts
+        if not folders:
+            blemishes["files outside of a class folder (skipped)"] += 1
+            continue
+        subset = SPLITS.get(folders[0].lower(), folders[0]) if len(folders) > 1 else ""
+        yield _TRIMMED.sub("", file.stem), Clip(file, folders[-1], None, None, subset)
+
+
+def _clips_of_table(path: Path, folder: Path, blemishes: Counter[str]) -> Iterator[tuple[str, Clip]]:
+    files: Mapping[str, list[Path]] = defaultdict(list)
+    for file in walk_videos(folder):
+        files[file.stem].append(file)
+    for line, row in read_table(path, ("label", "youtube_id", "time_start", "time_end")):
+        try:
+            clip = _clip_of_row(row, files, blemishes)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {line}: {error}") from error
+        if clip is not None:
+            yield row["youtube_id"], clip
+
+
+def _clip_of_row(row: Mapping[str, str], files: Mapping[str, Sequence[Path]], blemishes: Counter[str]) -> Clip | None:
+    """The clip of one row; None, counted, if it has no file or no length."""
+    source, label = check_video_id(row["youtube_id"]), row["label"]
+    start, end = parse_time(row["time_start"]), parse_time(row["time_end"])
+    subset = SPLITS.get(row.get("split", "").lower(), row.get("split", ""))
+    if not label:
+        raise ValueError("the label is empty")
+    if end <= start:
+        blemishes["clips with end ≤ start (skipped)"] += 1
+        return None
+    if trimmed := files.get(f"{source}_{int(start):06d}_{int(end):06d}"):
+        return Clip(_only(trimmed, label), label, None, None, subset)
+    if whole := files.get(source):
+        return Clip(_only(whole, label), label, start, end, subset)
+    blemishes["clips without a file (skipped)"] += 1
+    return None
+
+
+def _only(files: Sequence[Path], label: str) -> Path:
+    """The one file; of several, the one in the folder of its class."""
+    fitting = files if len(files) == 1 else [file for file in files if file.parent.name == label]
+    if len(fitting) != 1:
+        raise ValueError(f"{len(files)} files fit: {', '.join(map(str, files))}; keep one")
+    return fitting[0]
