@@ -1,0 +1,163 @@
+"""SGAlign: the features of every candidate segment, folded with the convolution that reads them (G-TAD, section 3.3).
+
+G-TAD describes cell (s, d) of its map, the segment [s, s+d+1] in rows, by 32 bins of the backbone's features and 4 bins
+of the features of their graph neighbours, all over the extended interval [s-(d+1)/2, s+d+(d+1)/2]. A 1x1 convolution
+then reads the C*36 numbers of each cell. Built as written, the map takes C*36*D*T floats: 370 MB a video.
+
+But aligning is linear in the features, and its weights A depend only on T and D. So the order can be turned around:
+
+    conv(align(x))[cell] = sum_bin W_bin . (sum_t A[cell, bin, t] x_t) = sum_(t, bin) A[cell, bin, t] (W_bin . x_t)
+
+Apply every bin's slice of the convolution to the T rows first, which is one matrix product, then add up, for each cell,
+the some 150 of these T*36 vectors in which A is not zero. That sum is `SparseMap`; its backward is the transposed map.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+INNER_BINS = 32
+CONTEXT_BINS = 4
+
+
+def valid_cells(num_snippets: int, max_duration: int) -> tuple[Tensor, Tensor]:
+    """Starts and durations (two (N,) long tensors) of the cells whose segment [s, s+d+1] ends inside [0, T].
+
+    Durations vary slowest: cells that stand side by side read rows that stand side by side.
+    """
+    duration = torch.arange(max_duration)[:, None].expand(max_duration, num_snippets)
+    start = torch.arange(num_snippets).expand(max_duration, num_snippets)
+    valid = start + duration < num_snippets
+    return start[valid], duration[valid]
+
+
+def extended_intervals(start_N: Tensor, duration_N: Tensor) -> Tensor:
+    """The interval (N, 2) that each cell is described by: half its length is added on both sides.
+
+    The original calls s+d, not s+d+1, the end of the cell, so that the interval is 2d+1 rows long, not 2d+2.
+    """
+    margin = (duration_N + 1) / 2
+    return torch.stack([start_N - margin, start_N + duration_N + margin], dim=1).double()
+
+
+def align_weights(intervals_N2: Tensor, num_bins: int, num_snippets: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Aligning as a sparse matrix: `(cell, column, weight)`, sorted, where column = row of the features * bins + bin.
+
+    Align1D cuts an interval of length l (at least 1) into K bins, and each bin's value is the mean of f at the centres
+    of g = ceil(l/K) equal parts of it: f at time t is the linear interpolation between rows floor(t) and floor(t)+1; it
+    holds the first row's value down to t = -1 and the last row's up to t = T, and is zero beyond.
+    """
+    lengths = (intervals_N2[:, 1] - intervals_N2[:, 0]).clamp(min=1)
+    parts_N = torch.ceil(lengths / num_bins).long()
+    cell, part = _ragged_arange(parts_N * num_bins)
+    parts = parts_N[cell]
+    # One division of whole numbers, so that a time that should be -1 or T exactly is not moved across by rounding.
+    time = intervals_N2[cell, 0] + lengths[cell] * (2 * part + 1) / (2 * num_bins * parts)
+
+    inside = (time >= -1) & (time <= num_snippets)
+    cell, bin_, parts = cell[inside], (part // parts)[inside], parts[inside]
+    time = time[inside].clamp(0, num_snippets - 1)
+    below = time.floor().long()
+    above = (below + 1).clamp(max=num_snippets - 1)
+    fraction = time - below
+
+    columns = num_snippets * num_bins
+    keys = torch.cat([cell * columns + below * num_bins + bin_, cell * columns + above * num_bins + bin_])
+    values = torch.cat([(1 - fraction) / parts, fraction / parts])
+    keys, place = torch.unique(keys[values > 0], return_inverse=True)
+    weights = torch.zeros(len(keys), dtype=torch.double).index_add_(0, place, values[values > 0])
+    return keys // columns, keys % columns, weights
+
+
+def _ragged_arange(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """For counts (2, 3): owners (0, 0, 1, 1, 1) and positions (0, 1, 0, 1, 2)."""
+    owner = torch.repeat_interleave(counts)
+    return owner, torch.arange(len(owner)) - (counts.cumsum(0) - counts)[owner]
+
+
+class SparseMap(nn.Module):
+    """A constant sparse matrix A applied to each sample's rows: (B, columns, O) -> (B, cells, O).
+
+    `embedding_bag` is the fastest product of a sparse and a dense matrix in torch on CPUs, and its autograd would keep
+    the rows; ours keeps nothing. The matrix is not part of the state dict.
+    """
+
+    def __init__(self, row: Tensor, column: Tensor, weight: Tensor, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self._register("forward", row, column, weight, shape[0])
+        self._register("backward", column, row, weight, shape[1])
+
+    def _register(self, direction: str, row: Tensor, column: Tensor, weight: Tensor, num_rows: int) -> None:
+        order = row.argsort(stable=True)
+        offsets = F.pad(torch.bincount(row, minlength=num_rows).cumsum(0), (1, 0))
+        for name, tensor in (("index", column[order].int()), ("offset", offsets.int()), ("weight", weight[order])):
+            self.register_buffer(
+                f"{direction}_{name}", tensor.float() if name == "weight" else tensor, persistent=False
+            )
+
+    def multiply(self, direction: str, rows: Tensor) -> Tensor:
+        """A @ rows of each sample, or A's transpose for direction `backward`; not seen by autograd."""
+        index, offset, weight = (getattr(self, f"{direction}_{name}") for name in ("index", "offset", "weight"))
+        weight = weight.to(rows.dtype)
+        bags = [
+            F.embedding_bag(index, sample, offset, mode="sum", per_sample_weights=weight, include_last_offset=True)
+            for sample in rows
+        ]
+        return torch.stack(bags)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        product: Tensor = _Multiply.apply(rows, self)
+        return product
+
+
+class _Multiply(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, sparse_map: SparseMap) -> Tensor:
+        ctx.sparse_map = sparse_map
+        return sparse_map.multiply("forward", rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return ctx.sparse_map.multiply("backward", grad.contiguous()), None
+
+
+class SGAlign(nn.Module):
+    """Alignment and the 1x1 convolution on it, for the valid cells only: (B, T, C) twice -> (B, N, O).
+
+    The N cells are those of `valid_cells(num_snippets, max_duration)`, in that order. The original also computes the
+    others, from the interval [0, 0], and then masks them out of every loss and every result.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, num_snippets: int, max_duration: int) -> None:
+        super().__init__()
+        intervals = extended_intervals(*valid_cells(num_snippets, max_duration))
+        self.out_channels = out_channels
+        self.inner = nn.Linear(in_channels, INNER_BINS * out_channels, bias=False)
+        self.context = nn.Linear(in_channels, CONTEXT_BINS * out_channels, bias=False)
+        self.bias = nn.Parameter(torch.empty(out_channels))
+        self.inner_map = _align_map(intervals, INNER_BINS, num_snippets)
+        self.context_map = _align_map(intervals, CONTEXT_BINS, num_snippets)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """As PyTorch would a convolution with all the bins' channels as its inputs."""
+        bound = 1 / math.sqrt(self.inner.in_features * (INNER_BINS + CONTEXT_BINS))
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def forward(self, feats_BTC: Tensor, context_BTC: Tensor) -> Tensor:
+        batch = len(feats_BTC)
+        inner = self.inner_map(self.inner(feats_BTC).view(batch, -1, self.out_channels))
+        context = self.context_map(self.context(context_BTC).view(batch, -1, self.out_channels))
+        aligned: Tensor = inner + context + self.bias
+        return aligned
+
+
+def _align_map(intervals_N2: Tensor, num_bins: int, num_snippets: int) -> SparseMap:
+    cell, column, weight = align_weights(intervals_N2, num_bins, num_snippets)
+    return SparseMap(cell, column, weight, (len(intervals_N2), num_snippets * num_bins))
