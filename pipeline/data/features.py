@@ -375,9 +375,9 @@ def rescale_bins(
     low, high = np.maximum(edges[:-1], first + 1e-4), np.minimum(edges[1:], last - 1e-4)
     points = np.stack([low, (low + high) / 2, high], axis=1)
     samples_T3C = _at_seconds(features_TC, timeline, points.ravel()).reshape(num_rows, 3, -1)
-    means = samples_T3C.mean(axis=1, dtype=np.float32)
-    means[(high < first) | (low > last)] = 0
-    return means
+    means_TC: NDArray[np.float32] = samples_T3C.mean(axis=1, dtype=np.float32)
+    means_TC[(high < first) | (low > last)] = 0
+    return means_TC
 
 
 def _at_seconds(
@@ -390,4 +390,4 @@ def _at_seconds(
     above = np.minimum(below + 1, last)
     weight = (rows - below).astype(np.float32)[:, None]
     features_SC = features_TC[below] * (1 - weight) + features_TC[above] * weight
-    return features_SC.astype(np.float32, copy=False)
+    return np.asarray(features_SC, np.float32)
