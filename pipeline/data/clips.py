@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline.data.files import NO_SUBSET, check_video_id, parse_time, read_table, split_by_hash, walk_videos
 
+KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 # Kinetics' releases differ in what they call their splits.
 SPLITS = {"train": "training", "val": "validation", "validate": "validation", "test": "testing"}
 
@@ -89,7 +90,7 @@ def _clips_of_table(path: Path, folder: Path, blemishes: Counter[str]) -> Iterat
     files: Mapping[str, list[Path]] = defaultdict(list)
     for file in walk_videos(folder):
         files[file.stem].append(file)
-    for line, row in read_table(path, ("label", "youtube_id", "time_start", "time_end")):
+    for line, row in read_table(path, KINETICS_COLUMNS):
         try:
             clip = _clip_of_row(row, files, blemishes)
         except ValueError as error:

@@ -13,7 +13,10 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 VIDEO_SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"}
@@ -148,29 +151,43 @@ def read_table(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[
     Raises:
         ValueError: Not UTF-8, a required column missing, or a row with more values than the header; names the line.
     """
-    lines = io.StringIO(_decode(path), newline="")
-    skipped = 0
-    if lines.getvalue()[:4].lower() == "sep=":
-        lines.readline()
-        skipped = 1
-    header = (lines.getvalue().splitlines()[skipped:] or [""])[0]
-    reader = csv.reader(lines, delimiter=max(",;\t", key=header.count))
+    columns, reader = _open_table(path)
+    missing = [name for name in required if name not in columns]
+    if missing:
+        raise ValueError(f"{path} has no column {missing}; its header is {columns}, expected {','.join(required)}")
     try:
-        columns = [name.strip().lower() for name in next(reader, [])]
-        missing = [name for name in required if name not in columns]
-        if missing:
-            raise ValueError(f"{path} has no column {missing}; its header is {columns}, expected {','.join(required)}")
         for row in reader:
             values = [value.strip() for value in row]
-            if len(values) > len(columns) and any(values[len(columns) :]):
+            if any(values[len(columns) :]):
                 raise ValueError(
-                    f"{path}, line {reader.line_num + skipped}: {len(values)} values for {len(columns)} columns; "
+                    f"{path}, line {reader.line_num}: {len(values)} values for {len(columns)} columns; "
                     "quote values that hold a comma"
                 )
             if any(values):
-                yield reader.line_num + skipped, dict(zip(columns, values + [""] * len(columns), strict=False))
+                values += [""] * (len(columns) - len(values))
+                yield reader.line_num, dict(zip(columns, values, strict=False))
     except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num + skipped}: {error}") from error
+        raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+
+
+def table_columns(path: Path) -> list[str]:
+    """The names in the header of a csv file, in lower case."""
+    return _open_table(path)[0]
+
+
+def _open_table(path: Path) -> tuple[list[str], Reader]:
+    text = _decode(path)
+    header = next((line for line in text.splitlines() if not _is_separator_line(line)), "")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
+    row = next(reader, [])
+    if row and _is_separator_line(row[0]):
+        row = next(reader, [])
+    return [name.strip().lower() for name in row], reader
+
+
+def _is_separator_line(line: str) -> bool:
+    """Excel's own note on top of a csv."""
+    return line.lower().startswith("sep=")
 
 
 def _decode(path: Path) -> str:
