@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from encoders.base import Encoder
+from encoders.efficientnet import EfficientNetTSN
 from encoders.tsm import ResNetTSM, tsm_tiny
 from encoders.tsn import TSN
 from encoders.weights import load_weights
@@ -18,6 +19,7 @@ __all__ = ["ENCODERS", "Encoder", "build_encoder"]
 ENCODERS: dict[str, Callable[..., Encoder]] = {
     "tsn_r18": partial(TSN, depth="r18"),
     "tsn_r50": partial(TSN, depth="r50"),
+    "tsn_efficientnet_lite0": EfficientNetTSN,
     "tsm_r18": partial(ResNetTSM, depth="r18"),
     "tsm_r34": partial(ResNetTSM, depth="r34"),
     "tsm_r50": partial(ResNetTSM, depth="r50"),

@@ -36,7 +36,7 @@ def torchvision_state(depth: str, name: str | None) -> Mapping[str, Tensor]:
     weights = choices[name or "DEFAULT"]
     try:
         state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except OSError as error:  # URLError and timeouts too
+    except (OSError, RuntimeError) as error:  # no connection; a file with another checksum
         raise ValueError(
             f"could not download {weights.url} ({error}): give --weights PATH of that file, or --weights random"
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,19 +25,28 @@ def temporal_shift(frames_NCHW: Tensor, num_frames: int) -> Tensor:
     The last frame has no next one and the first no previous one: zeros there.
     """
     fold = frames_NCHW.shape[1] // SHIFTED_SHARE
-    shifted_NCHW = torch.empty_like(frames_NCHW)  # keeps the memory format
-    x = _by_clip(frames_NCHW, num_frames)
-    y = _by_clip(shifted_NCHW, num_frames)
-    y[:, :-1, :fold] = x[:, 1:, :fold]
-    y[:, -1, :fold] = 0
-    y[:, 1:, fold : 2 * fold] = x[:, :-1, fold : 2 * fold]
-    y[:, 0, fold : 2 * fold] = 0
-    y[:, :, 2 * fold :] = x[:, :, 2 * fold :]
-    return shifted_NCHW
+    shifted: Tensor = _Shift.apply(frames_NCHW, num_frames, slice(0, fold), slice(fold, 2 * fold))
+    return shifted
 
 
-def _by_clip(frames_NCHW: Tensor, num_frames: int) -> Tensor:
-    return frames_NCHW.view(-1, num_frames, *frames_NCHW.shape[1:])
+class _Shift(torch.autograd.Function):
+    """The gradient is the shift the other way. Autograd's own, through slices, takes five times as long."""
+
+    @staticmethod
+    def forward(ctx: Any, frames_NCHW: Tensor, num_frames: int, from_next: slice, from_previous: slice) -> Tensor:
+        ctx.arguments = num_frames, from_previous, from_next
+        shifted_NCHW = frames_NCHW.clone()  # keeps the memory format
+        old_BLCHW = frames_NCHW.view(-1, num_frames, *frames_NCHW.shape[1:])
+        new_BLCHW = shifted_NCHW.view(old_BLCHW.shape)
+        new_BLCHW[:, :-1, from_next] = old_BLCHW[:, 1:, from_next]
+        new_BLCHW[:, -1, from_next] = 0
+        new_BLCHW[:, 1:, from_previous] = old_BLCHW[:, :-1, from_previous]
+        new_BLCHW[:, 0, from_previous] = 0
+        return shifted_NCHW
+
+    @staticmethod
+    def backward(ctx: Any, grad_NCHW: Tensor) -> tuple[Tensor, None, None, None]:
+        return _Shift.apply(grad_NCHW, *ctx.arguments), None, None, None
 
 
 class ShiftedConv(nn.Module):
