@@ -53,10 +53,10 @@ OnFrames = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class VideoFeatures:
-    """Features of a whole video with their place in time; `duration` in seconds."""
+    """Features of a whole video, float32, with their place in time; `duration` in seconds."""
 
     video_id: str
-    features: NDArray[np.float32]  # (T, C)
+    features_TC: NDArray[np.float32]
     timeline: Timeline
     duration: float
 
@@ -157,7 +157,7 @@ def _add_all(store: FeatureStore, results: Iterable[VideoFeatures | Failure]) ->
             failures.append(result)
             continue
         try:
-            store.add(result.video_id, result.features, result.timeline, result.duration)
+            store.add(result.video_id, result.features_TC, result.timeline, result.duration)
         except ValueError as error:
             failures.append(Failure(result.video_id, str(error)))
     return failures
