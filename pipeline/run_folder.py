@@ -12,13 +12,14 @@ Nothing in it is an absolute path that a reader needs, so a run may be moved.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from pipeline.data.files import read_json, write_json
 
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
@@ -27,8 +28,8 @@ METRICS = "metrics.json"
 _FREE_TO_CHANGE = ("out", "training.device", "training.num_workers")
 
 
-def begin_run(run: Path, config: Any) -> None:
-    """Make the run folder, or check that the one there was begun with the same options.
+def check_run(run: Path, config: Any) -> None:
+    """Check that the run folder is new, or was begun with the same options. Writes nothing.
 
     Args:
         run: the folder.
@@ -37,15 +38,17 @@ def begin_run(run: Path, config: Any) -> None:
     Raises:
         ValueError: the folder holds a run with other options, or other files.
     """
-    asked = _plain(dataclasses.asdict(config))
     path = run / CONFIG
     if path.exists():
-        _refuse_other_options(run, read_yaml(path), asked)
-        return
-    if run.exists() and any(run.iterdir()):
-        raise ValueError(f"{run} is not empty and holds no {CONFIG}, so it is no run to go on with; give another --out")
+        _refuse_other_options(run, _read_yaml(path), _plain(dataclasses.asdict(config)))
+    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise ValueError(f"{run} holds something else than a run (no {CONFIG}); give another --out")
+
+
+def begin_run(run: Path, config: Any) -> None:
+    """Make the run folder with its config, once the input has been found good."""
     run.mkdir(parents=True, exist_ok=True)
-    write_text(path, yaml.safe_dump(asked, sort_keys=False))
+    write_text(run / CONFIG, yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False))
 
 
 def is_finished(run: Path) -> bool:
@@ -58,9 +61,25 @@ def finish_run(run: Path, metrics: Mapping[str, Any]) -> None:
     write_json(run / METRICS, metrics)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Whole or not at all."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
+def read_run_json(path: Path, *, made_by: str) -> dict[str, Any]:
+    """A JSON object of a run folder.
+
+    Args:
+        path: the file.
+        made_by: the command whose runs have it, for the error.
+
+    Raises:
+        FileNotFoundError: there is no such run folder.
+        ValueError: the run lacks the file, or it is not a JSON object.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent}: there is no such run folder; `{made_by}` makes one")
+    if not path.is_file():
+        raise ValueError(f"{path.parent} has no {path.name}, so it is no finished run of `{made_by}`")
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
 
 
 def write_text(path: Path, text: str) -> None:
@@ -70,25 +89,7 @@ def write_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        ValueError: there is no such file in the run folder, or it is not a JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"{path.parent} is no finished run: it has no {path.name}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The options that a run was begun with."""
+def _read_yaml(path: Path) -> dict[str, Any]:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected `key: value` lines, found {type(content).__name__}; give another --out")

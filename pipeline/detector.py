@@ -1,0 +1,228 @@
+"""A trained head with all that makes detections of its output: what a localize run is for `predict`.
+
+Features of whole videos become windows, windows become scored cells, and the cells of all windows of a video go through
+one soft-NMS, so that what two windows both see is found once. This module does without Lightning.
+
+Shapes: B windows, V videos, N cells, K classes, M candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from encoders.weights import save_weights
+from heads import HEADS
+from heads.nms import soft_nms
+from pipeline.config import PostConfig
+from pipeline.data.detections import Detection
+from pipeline.data.features import ENCODER_WEIGHTS, StoreHeader
+from pipeline.data.files import write_json
+from pipeline.data.snippets import Timeline
+from pipeline.run_folder import read_run_json
+from pipeline.windows import FeatureArray, Rescale, Window, cut_windows, window_features
+
+HEAD, HEAD_WEIGHTS, ENCODER = "head.json", "head.safetensors", "encoder.json"
+
+# Scored (cell, class) pairs of a window that soft-NMS gets to see.
+CANDIDATES = 2000
+WINDOWS_AT_A_TIME = 16
+
+
+@dataclass(frozen=True, eq=False)
+class LocalizeRun:
+    """A trained head and what belongs to it.
+
+    Attributes:
+        path: run folder.
+        head: the network, in evaluation mode.
+        name: key of `HEADS`.
+        arguments: what it was built with.
+        labels: the K class names, in the order of its outputs.
+        rescale: how features are brought to its T rows.
+        post: how cells become detections.
+        header: how the features were made.
+    """
+
+    path: Path
+    head: nn.Module
+    name: str
+    arguments: dict[str, Any]
+    labels: tuple[str, ...]
+    rescale: Rescale
+    post: PostConfig
+    header: StoreHeader
+
+    @property
+    def encoder_weights(self) -> Path:
+        """The encoder's weights inside of the run; `header` says how to build the encoder.
+
+        Raises:
+            ValueError: the run was trained on features that were made elsewhere.
+        """
+        path = self.path / ENCODER_WEIGHTS
+        if self.header.encoder is None or not path.is_file():
+            raise ValueError(
+                f"{self.path} was trained on imported features, so it has no encoder and cannot start from videos. "
+                "Make the features with `pipeline extract` and run `pipeline localize` on them"
+            )
+        return path
+
+
+class FeatureRows(NamedTuple):
+    """Features of one video, (T, C), their place in time, and the video's duration in seconds."""
+
+    features: FeatureArray
+    timeline: Timeline
+    duration: float
+
+
+def save_run(run: LocalizeRun) -> None:
+    """Write what `load_run` reads; the encoder's weights are copied by whoever has them."""
+    save_weights(run.head, run.path / HEAD_WEIGHTS)
+    write_json(run.path / ENCODER, asdict(run.header))
+    description = {
+        "head": run.name,
+        "arguments": run.arguments,
+        "labels": list(run.labels),
+        "rescale": run.rescale,
+        "post": asdict(run.post),
+    }
+    write_json(run.path / HEAD, description)
+
+
+def load_run(path: Path) -> LocalizeRun:
+    """Read a run folder of `pipeline localize`.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it is no finished localize run, or its files do not fit each other.
+    """
+    described = read_run_json(path / HEAD, made_by="pipeline localize")
+    header = read_run_json(path / ENCODER, made_by="pipeline localize")
+    head = HEADS[described["head"]](**described["arguments"])
+    head.load_state_dict(load_file(path / HEAD_WEIGHTS))
+    return LocalizeRun(
+        path,
+        head.eval(),
+        described["head"],
+        described["arguments"],
+        tuple(described["labels"]),
+        described["rescale"],
+        PostConfig(**described["post"]),
+        StoreHeader(**header),
+    )
+
+
+def detect(run: LocalizeRun, features_TC: FeatureArray, timeline: Timeline, duration: float) -> list[Detection]:
+    """What a run finds in one video, best first."""
+    [detections] = detect_all(run, [FeatureRows(features_TC, timeline, duration)])
+    return detections
+
+
+def detect_all(run: LocalizeRun, videos: Iterable[FeatureRows]) -> Iterator[list[Detection]]:
+    """What a run finds in each video, best first: at most `post.max_detections` over all classes.
+
+    Several videos go through the head and through soft-NMS together. The head runs where its weights lie.
+    """
+    for group in _groups(videos, run.post.window):
+        cells = [_best_cells(run, batch) for batch in _batches(group)]
+        found = _suppress(_by_video(cells, group), run.post)
+        for number, (video, _) in enumerate(group):
+            yield _detections(run, video.duration, Cells(*(column[number] for column in found)))
+
+
+class Cells(NamedTuple):
+    """Scored segments: as shares of their video's duration, so that float64 tells them apart in any video."""
+
+    segments: Tensor  # (..., M, 2) float64
+    scores: Tensor  # (..., M) float64; 0 is padding
+    labels: Tensor  # (..., M) class indices
+
+
+class _WindowOfVideo(NamedTuple):
+    video: FeatureRows
+    window: Window
+
+
+_Group = list[tuple[FeatureRows, list[Window]]]
+
+
+def _groups(videos: Iterable[FeatureRows], longest: float) -> Iterator[_Group]:
+    """Videos with their windows, as many at a time as make a batch of windows; a long video may make many."""
+    group: _Group = []
+    for video in videos:
+        group.append((video, cut_windows(video.duration, longest)))
+        if sum(len(windows) for _, windows in group) >= WINDOWS_AT_A_TIME:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _batches(group: _Group) -> Iterator[list[_WindowOfVideo]]:
+    all_windows = [_WindowOfVideo(video, window) for video, windows in group for window in windows]
+    for first in range(0, len(all_windows), WINDOWS_AT_A_TIME):
+        yield all_windows[first : first + WINDOWS_AT_A_TIME]
+
+
+@torch.inference_mode()
+def _best_cells(run: LocalizeRun, batch: list[_WindowOfVideo]) -> Cells:
+    """The best scored (cell, class) pairs of each window, (B, M)."""
+    num_rows: int = run.arguments["num_snippets"]
+    features_BCT = np.stack(
+        [
+            window_features(video.features, video.timeline, window, num_rows=num_rows, rescale=run.rescale)
+            for video, window in batch
+        ]
+    )
+    device = next(run.head.parameters()).device
+    proposals = run.head.decode(run.head(torch.from_numpy(features_BCT).to(device)))  # type: ignore[operator]
+    num_classes = proposals.scores.shape[2]
+    flat_BM = proposals.scores.flatten(1)
+    scores_BM, place_BM = flat_BM.topk(min(CANDIDATES, flat_BM.shape[1]))
+    cell_BM12 = (place_BM // num_classes)[..., None].expand(-1, -1, 2)
+    rows_BM2 = proposals.segments.gather(1, cell_BM12).double().cpu()
+    start_B11 = torch.tensor([window.start / video.duration for video, window in batch], dtype=torch.float64)
+    row_B11 = torch.tensor(
+        [(window.end - window.start) / video.duration / num_rows for video, window in batch], dtype=torch.float64
+    )
+    segments_BM2 = start_B11[:, None, None] + rows_BM2 * row_B11[:, None, None]
+    return Cells(segments_BM2, scores_BM.double().cpu(), (place_BM % num_classes).cpu())
+
+
+def _by_video(cells: Sequence[Cells], group: _Group) -> Cells:
+    """What all windows of a video found, side by side: (V, M), padded with scores of zero."""
+    sizes = [len(windows) for _, windows in group]
+    columns = (torch.split(torch.cat(parts), sizes) for parts in zip(*cells, strict=True))
+    return Cells(*(pad_sequence([part.flatten(0, 1) for part in column], batch_first=True) for column in columns))
+
+
+def _suppress(cells: Cells, post: PostConfig) -> Cells:
+    """The best `post.max_detections` of each video after soft-NMS within each class."""
+    keep = min(post.max_detections, cells.scores.shape[1])
+    if post.nms == "none":
+        scores_VM, place_VM = cells.scores.topk(keep)
+    else:
+        # Every class has a stretch of the axis for itself, so that one pass over a video suppresses within classes.
+        apart_VM2 = cells.segments + 2 * cells.labels[..., None]
+        _, scores_VM, place_VM = soft_nms(
+            apart_VM2, cells.scores, keep=keep, sigma=post.sigma, method=post.nms, length=1.0
+        )
+    segments_VM2 = cells.segments.gather(1, place_VM[..., None].expand(-1, -1, 2))
+    return Cells(segments_VM2, scores_VM, cells.labels.gather(1, place_VM))
+
+
+def _detections(run: LocalizeRun, duration: float, cells: Cells) -> list[Detection]:
+    chosen = cells.scores > max(run.post.min_score, 0.0)
+    seconds_M2 = (cells.segments[chosen] * duration).clamp(0.0, duration)
+    rows = zip(seconds_M2.tolist(), cells.labels[chosen].tolist(), cells.scores[chosen].tolist(), strict=True)
+    return [Detection(start, end, run.labels[label], score) for (start, end), label, score in rows]

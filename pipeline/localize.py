@@ -1,0 +1,241 @@
+"""`pipeline localize`: a feature store and segments to a trained head, detections and metrics.
+
+    RUN/head.safetensors, head.json        the head of the epoch with the lowest validation loss, and how to use it
+    RUN/encoder.safetensors, encoder.json  what made the features, so that `pipeline predict` can start from videos
+    RUN/detections.json, metrics.json      what the head finds in the validation subset, and how good that is
+
+beside what every run folder holds (`pipeline.run_folder`).
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from heads import HEADS
+from pipeline import evaluate
+from pipeline.config import EvaluateConfig, LocalizeConfig
+from pipeline.data.annotations import Annotations, Video, format_blemishes, read_annotations
+from pipeline.data.detections import write_detections
+from pipeline.data.features import ENCODER_WEIGHTS, FeatureStore
+from pipeline.data.files import match_ids
+from pipeline.detector import FeatureRows, LocalizeRun, detect_all, save_run
+from pipeline.extract import resolve_device
+from pipeline.run_folder import METRICS, begin_run, check_run, is_finished
+from pipeline.training import fit, load_batches
+from pipeline.windows import TrainingWindows, WindowBatch, cut_training_windows, load_finite
+
+DETECTIONS = "detections.json"
+
+
+def run(config: LocalizeConfig) -> int:
+    """Train, detect, score. An interrupted run goes on, a finished one is left as it is. Returns the exit code.
+
+    Raises:
+        ValueError: input that cannot be trained on, or a run folder with other options.
+        FileNotFoundError: no feature store, no annotations.
+    """
+    check_run(config.out, config)
+    if is_finished(config.out):
+        print(f"{config.out} is finished, its metrics are in {METRICS}; delete the folder to train again")
+        return 0
+    data = read_data(config)
+    localizer = _build(config, data)
+    begin_run(config.out, config)
+    _train(config, data, localizer)
+    save_run(localizer)
+    if (data.store.path / ENCODER_WEIGHTS).exists():
+        shutil.copyfile(data.store.path / ENCODER_WEIGHTS, config.out / ENCODER_WEIGHTS)
+    _detect(config, data, localizer)
+    scored = EvaluateConfig(
+        ground_truth=config.annotations,
+        predictions=config.out / DETECTIONS,
+        subset=config.val_subset,
+        tiou=config.tiou,
+        json=config.out / METRICS,
+    )
+    return evaluate.run(scored)
+
+
+# --- What there is to train on ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LocalizeData:
+    """Features and annotations that belong together.
+
+    Attributes:
+        store: the features.
+        train: videos with features to train on, by their id in the store.
+        val: videos with features to detect in.
+        labels: classes of the training segments.
+    """
+
+    store: FeatureStore
+    train: dict[str, Video]
+    val: dict[str, Video]
+    labels: tuple[str, ...]
+
+
+def read_data(config: LocalizeConfig) -> LocalizeData:
+    """Open the store, read the annotations, match the two, and say on stderr what is odd about them.
+
+    Raises:
+        ValueError: a subset that is empty, or that has no features or no segments; features of different widths.
+    """
+    store = FeatureStore.open(config.features)
+    annotations = read_annotations(config.annotations)
+    if line := format_blemishes(annotations.blemishes):
+        print(f"note: {line}", file=sys.stderr)
+    train = _videos_with_features(config, store, annotations, config.train_subset)
+    val = _videos_with_features(config, store, annotations, config.val_subset)
+    _check_channels(store, [*train, *val])
+    labels = Annotations(train, {}).labels
+    _note("videos have features but no annotations; they are not used", _unannotated(store, annotations))
+    _note(
+        "videos have one row of features, which tells nothing of time; extract with a smaller sampling.step",
+        [video_id for video_id in {**train, **val} if store.videos[video_id].rows == 1],
+    )
+    _note(
+        f"classes occur in subset {config.val_subset!r} alone and cannot be found",
+        [label for label in Annotations(val, {}).labels if label not in labels],
+    )
+    return LocalizeData(store, train, val, labels)
+
+
+def _videos_with_features(
+    config: LocalizeConfig, store: FeatureStore, annotations: Annotations, subset: str
+) -> dict[str, Video]:
+    """The videos of a subset by the ids that the store has for them."""
+    try:
+        videos = annotations.in_subset(subset)
+    except ValueError as error:
+        raise ValueError(f"{config.annotations}: {error}; give --train-subset and --val-subset") from error
+    id_in_store = match_ids(videos, store.videos)
+    if not id_in_store:
+        raise ValueError(
+            f"{store.path} has features of none of the {len(videos)} videos of subset {subset!r} of "
+            f"{config.annotations}: its videos are {_some(store.videos)}, those of the subset {_some(videos)}; "
+            "run `pipeline extract` on them"
+        )
+    if not any(videos[video_id].segments for video_id in id_in_store):
+        raise ValueError(
+            f"{config.annotations}: no video of subset {subset!r} that has features has a segment; annotate some, or "
+            "give another --train-subset or --val-subset"
+        )
+    absent = [video_id for video_id in videos if video_id not in id_in_store]
+    _note(f"videos of subset {subset!r} have no features in {store.path}; run `pipeline extract` on them", absent)
+    return {id_in_store[video_id]: video for video_id, video in videos.items() if video_id in id_in_store}
+
+
+def _check_channels(store: FeatureStore, video_ids: Collection[str]) -> None:
+    by_channels = {store.videos[video_id].channels: video_id for video_id in video_ids}
+    if len(by_channels) > 1:
+        found = ", ".join(f"{channels} in {video_id}" for channels, video_id in sorted(by_channels.items()))
+        raise ValueError(f"{store.path}: its features have different numbers of channels ({found}); extract anew")
+
+
+def _unannotated(store: FeatureStore, annotations: Annotations) -> list[str]:
+    annotated = set(match_ids(annotations.videos, store.videos).values())
+    return [video_id for video_id in store.videos if video_id not in annotated]
+
+
+def _note(what: str, names: Collection[str]) -> None:
+    if names:
+        print(f"note: {len(names)} {what} ({_some(names)})", file=sys.stderr)
+
+
+def _some(names: Collection[str], most: int = 3) -> str:
+    return ", ".join(list(names)[:most]) + (", …" if len(names) > most else "") or "none"
+
+
+# --- Training ---------------------------------------------------------------------------------------------------------
+
+
+def _build(config: LocalizeConfig, data: LocalizeData) -> LocalizeRun:
+    """An untrained head for these classes and channels, its weights drawn from the seed."""
+    torch.manual_seed(config.training.seed)
+    channels = data.store.videos[next(iter(data.train))].channels
+    arguments: dict[str, Any] = {
+        "in_channels": channels,
+        "num_classes": len(data.labels),
+        **asdict(getattr(config, config.head)),
+    }
+    return LocalizeRun(
+        path=config.out,
+        head=HEADS[config.head](**arguments),
+        name=config.head,
+        arguments=arguments,
+        labels=data.labels,
+        rescale=config.rescale,
+        post=config.post,
+        header=data.store.header,
+    )
+
+
+def _train(config: LocalizeConfig, data: LocalizeData, localizer: LocalizeRun) -> None:
+    train = _cut(config, data, config.train_subset, data.train)
+    val = _cut(config, data, config.val_subset, data.val)
+    if len(train) == 0:
+        raise ValueError(
+            f"{config.annotations}: every segment of subset {config.train_subset!r} is longer than the windows of "
+            f"{config.post.window} s, or lies behind the end of its video; give a longer --post.window"
+        )
+    training = config.training
+    batches = load_batches(train, training.batch_size, shuffle_seed=training.seed, num_workers=training.num_workers)
+    val_batches = load_batches(val, training.batch_size, num_workers=training.num_workers) if len(val) else None
+    line = fit(localizer.head, _losses, batches, val_batches, run=config.out, training=training)
+    print(f"kept the weights of epoch {line['epoch']}", file=sys.stderr)
+    for windows in (train, val):
+        windows.path.unlink()
+
+
+def _cut(config: LocalizeConfig, data: LocalizeData, subset: str, videos: dict[str, Video]) -> TrainingWindows:
+    num_rows = getattr(config, config.head).num_snippets
+    windows = cut_training_windows(
+        config.out / f"windows_{subset}.npy",
+        data.store,
+        videos,
+        data.labels,
+        num_rows=num_rows,
+        longest=config.post.window,
+        rescale=config.rescale,
+    )
+    _note(
+        f"segments of subset {subset!r} lie in no window of {config.post.window:g} s by more than 90 %, or behind the "
+        "end of their video; nothing is learnt from them: give a longer --post.window, or check the video files",
+        windows.left_out,
+    )
+    return windows
+
+
+def _losses(head: Any, batch: WindowBatch) -> dict[str, Tensor]:
+    output = head(batch.features)
+    losses: dict[str, Tensor] = head.loss(output, head.targets(batch.segments, batch.labels))
+    return losses
+
+
+# --- Detections -------------------------------------------------------------------------------------------------------
+
+
+def _detect(config: LocalizeConfig, data: LocalizeData, localizer: LocalizeRun) -> None:
+    """Detect in every video of the validation subset and write it down, under the annotations' ids."""
+    localizer.head.eval().to(resolve_device(config.training.device))
+    found = detect_all(localizer, _feature_rows(data))
+    progress = track(found, "detecting", total=len(data.val), console=Console(stderr=True))
+    results = {video.id: detections for video, detections in zip(data.val.values(), progress, strict=True)}
+    write_detections(config.out / DETECTIONS, results)
+
+
+def _feature_rows(data: LocalizeData) -> Iterator[FeatureRows]:
+    for video_id in data.val:
+        stored = data.store.videos[video_id]
+        yield FeatureRows(load_finite(data.store, video_id), stored.timeline, stored.duration)

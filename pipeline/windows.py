@@ -1,0 +1,189 @@
+"""What a head sees of a video: windows of a bounded length in seconds, each brought to T rows.
+
+    video      |--------------------------------------|      one window, if it is short enough; else
+    windows    |---------------|                             windows of the longest length, evenly spaced,
+                       |---------------|                     each overlapping the next by at least half
+                               |--------------|
+
+Time maps plainly: a window from `start` to `end` seconds is rows 0 to T.
+
+Shapes: W windows, T rows of a window, C channels, N segments.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.annotations import Video
+from pipeline.data.features import FeatureStore, rescale_bins, rescale_linear
+from pipeline.data.snippets import Timeline
+
+FloatArray = NDArray[np.float64]
+FeatureArray = NDArray[np.float32]
+Rescale = Literal["linear", "bins"]
+
+RESCALE: Mapping[str, Callable[[FeatureArray, Timeline, float, float, int], FeatureArray]] = {
+    "linear": rescale_linear,
+    "bins": rescale_bins,
+}
+
+INSIDE_SHARE = 0.9
+
+
+class Window(NamedTuple):
+    """A stretch of a video, in seconds."""
+
+    start: float
+    end: float
+
+    def to_rows(self, seconds: FloatArray, num_rows: int) -> FloatArray:
+        """Seconds of the video to rows of the window, any shape."""
+        return (seconds - self.start) * (num_rows / (self.end - self.start))
+
+    def to_seconds(self, rows: FloatArray, num_rows: int) -> FloatArray:
+        """Inverse of `to_rows`."""
+        return self.start + rows * ((self.end - self.start) / num_rows)
+
+
+def cut_windows(duration: float, longest: float) -> list[Window]:
+    """The windows of a video; `duration` and `longest` in seconds, both above zero."""
+    if not longest > 0:
+        raise ValueError(f"post.window is {longest} s; it must be above zero")
+    if duration <= longest:
+        return [Window(0.0, duration)]
+    slack = duration - longest
+    starts = np.linspace(0.0, slack, math.ceil(2 * slack / longest) + 1)
+    return [Window(start, start + longest) for start in starts.tolist()]
+
+
+def segments_inside(segments_N2: FloatArray, window: Window) -> NDArray[np.bool_]:
+    """Which segments (seconds) a window has as targets: those of which more than 90 % lie in it.
+
+    One that is cut deeper would teach that actions end where windows do. As windows overlap by half, every segment of
+    up to half a window lies wholly in one of them.
+    """
+    cut_N2 = segments_N2.clip(*window)
+    share_N: FloatArray = (cut_N2[:, 1] - cut_N2[:, 0]) / (segments_N2[:, 1] - segments_N2[:, 0])
+    return share_N > INSIDE_SHARE
+
+
+def window_features(
+    features_TC: FeatureArray, timeline: Timeline, window: Window, *, num_rows: int, rescale: Rescale
+) -> FeatureArray:
+    """A window's features, channels first: (C, num_rows)."""
+    return RESCALE[rescale](features_TC, timeline, window.start, window.end, num_rows).T
+
+
+class WindowBatch(NamedTuple):
+    """Windows and their segments, as arrays; a loader makes tensors of them."""
+
+    features: FeatureArray  # (B, C, T)
+    segments: list[NDArray[np.float32]]  # (N, 2) rows, for each window
+    labels: list[NDArray[np.int64]]  # (N,)
+
+
+@dataclass(frozen=True)
+class TrainingWindows:
+    """Windows with segments; the features stay on disk, memory-mapped, so that their number is no matter of memory.
+
+    Attributes:
+        path: .npy file, (W, C, T) float32.
+        segments: of each window, (N, 2) rows.
+        labels: of each window, (N,) class indices.
+        left_out: the segments that are in no window, by video and start.
+    """
+
+    path: Path
+    segments: Sequence[NDArray[np.float32]]
+    labels: Sequence[NDArray[np.int64]]
+    left_out: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.segments)
+
+    def __getitem__(self, places: list[tuple[int, int]]) -> WindowBatch:
+        """The batch of these (epoch, index) pairs; an epoch is like the other."""
+        index = [index for _, index in places]
+        features_WCT = np.asarray(np.load(self.path, mmap_mode="r"))
+        return WindowBatch(features_WCT[index], [self.segments[i] for i in index], [self.labels[i] for i in index])
+
+
+def cut_training_windows(
+    path: Path,
+    store: FeatureStore,
+    videos: Mapping[str, Video],
+    labels: Sequence[str],
+    *,
+    num_rows: int,
+    longest: float,
+    rescale: Rescale,
+) -> TrainingWindows:
+    """The windows of some videos that have segments, their features written to `path`.
+
+    Args:
+        path: .npy file to write.
+        store: where the features are.
+        videos: annotated videos by the id that the store has for them.
+        labels: class names; segments of other classes are left out.
+        num_rows: T.
+        longest: longest window in seconds.
+        rescale: how features are brought to T rows.
+
+    Raises:
+        ValueError: features that are not finite.
+    """
+    index = {label: k for k, label in enumerate(labels)}
+    places: list[tuple[str, Window]] = []
+    segments: list[NDArray[np.float32]] = []
+    classes: list[NDArray[np.int64]] = []
+    left_out: list[str] = []
+    for video_id, video in videos.items():
+        known = [segment for segment in video.segments if segment.label in index]
+        seconds_N2 = np.array([(segment.start, segment.end) for segment in known], dtype=np.float64).reshape(-1, 2)
+        class_N = np.array([index[segment.label] for segment in known], dtype=np.int64)
+        used_N = np.zeros(len(known), dtype=bool)
+        for window in cut_windows(store.videos[video_id].duration, longest):
+            inside_N = segments_inside(seconds_N2, window)
+            if inside_N.any():
+                rows_N2 = window.to_rows(seconds_N2[inside_N], num_rows).clip(0, num_rows)
+                places.append((video_id, window))
+                segments.append(rows_N2.astype(np.float32))
+                classes.append(class_N[inside_N])
+                used_N |= inside_N
+        left_out += [f"{video_id} at {start:g} s" for start in seconds_N2[~used_N, 0]]
+    _write_features(path, store, places, num_rows, rescale)
+    return TrainingWindows(path, segments, classes, left_out)
+
+
+def _write_features(
+    path: Path, store: FeatureStore, places: Sequence[tuple[str, Window]], num_rows: int, rescale: Rescale
+) -> None:
+    channels = next(iter(store.videos.values())).channels
+    shape = (len(places), channels, num_rows)
+    if not places:  # nothing to map
+        np.save(path, np.empty(shape, np.float32))
+        return
+    features_WCT = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    for slot_CT, (video_id, window) in zip(features_WCT, places, strict=True):
+        timeline = store.videos[video_id].timeline
+        slot_CT[:] = window_features(load_finite(store, video_id), timeline, window, num_rows=num_rows, rescale=rescale)
+    features_WCT.flush()
+
+
+def load_finite(store: FeatureStore, video_id: str) -> FeatureArray:
+    """Features of a video, (T, C). ValueError if they are not all finite: one such row spoils the whole training."""
+    features_TC = store.load(video_id)
+    if not np.isfinite(features_TC).all():
+        bad = np.flatnonzero(~np.isfinite(features_TC).all(axis=1))
+        raise ValueError(
+            f"{store.path}: the features of video {video_id!r} are NaN or infinite in {len(bad)} rows, the first being "
+            f"row {bad[0]}; delete its .npy and its line in the manifest, then extract or import it again"
+        )
+    return features_TC
