@@ -129,5 +129,5 @@ def _covered(video: Video) -> float:
 
 
 def _blemishes(blemishes: dict[str, int] | Counter[str]) -> Iterator[Line]:
-    found = [f"{count} {what}" for what, count in blemishes.items() if count]
+    found = [f"{what}: {count}" for what, count in blemishes.items() if count]
     yield from zip(["blemishes"] + [""] * len(found), found or ["none"], strict=False)

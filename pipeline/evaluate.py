@@ -114,7 +114,12 @@ def mismatches(
     }
     missing = len(truth.video_ids) - len(np.unique(video_N[video_N >= 0]))
     counts = {what: int(np.count_nonzero(found_N)) for what, found_N in notes.items()}
-    return {**counts, "videos of the subset without detections": missing}
+    renamed = match_ids(truth.video_ids, detections.video_ids).items()
+    return {
+        **counts,
+        "videos of the subset without detections": missing,
+        "video ids that fit with v_ added or removed": sum(true != found for true, found in renamed),
+    }
 
 
 # --- Average precision ------------------------------------------------------------------------------------------------

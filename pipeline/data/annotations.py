@@ -135,6 +135,7 @@ def read_annotations(path: Path, *, as_written: bool = False) -> Annotations:
         videos[video_id] = Video(video_id, duration, subsets[video_id], segments)
         # Test sets are published without their segments: nothing to tell.
         blemishes["videos without segments (kept)"] += not segments and not subsets[video_id].startswith("test")
+    blemishes["videos listed with and without v_ (kept apart)"] = sum(f"v_{video_id}" in videos for video_id in videos)
     return Annotations(videos, {what: count for what, count in blemishes.items() if count})
 
 
@@ -167,27 +168,35 @@ def _read_activitynet(path: Path) -> dict[str, _Entry]:
     for video_id, fields in database.items():
         try:
             entries[check_video_id(video_id)] = _parse_entry(fields)
-        except (ValueError, TypeError, KeyError) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else error
-            raise ValueError(f"{path}, video {video_id!r}: {reason}") from error
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}, video {video_id!r}: {error}") from error
     return entries
 
 
 def _parse_entry(fields: Any) -> _Entry:
     if not isinstance(fields, dict):
         raise ValueError(f'expected {{"duration", "subset", "annotations"}}, found {fields!r:.60}')
-    segments = []
-    for annotation in fields.get("annotations", []):
-        start, end = map(float, annotation["segment"])
-        if not (math.isfinite(start) and math.isfinite(end)):
-            raise ValueError(f"segment [{start}, {end}] is not finite")
-        label = annotation["label"]
-        if not (isinstance(label, str) and label):
-            raise ValueError(f"segment [{start}, {end}] has the label {label!r}: expected a name")
-        segments.append((start, end, label))
     duration = fields.get("duration", fields.get("duration_second"))
-    subset = fields.get("subset")
-    return _Entry(None if duration is None else float(duration), None if subset is None else str(subset), segments)
+    return _Entry(
+        duration=None if duration is None else float(duration),
+        subset=str(fields.get("subset") or "") or None,
+        segments=[_parse_segment(annotation) for annotation in fields.get("annotations") or []],
+    )
+
+
+def _parse_segment(annotation: Any) -> tuple[float, float, str]:
+    try:
+        start, end = map(float, annotation["segment"])
+        label = annotation["label"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'expected {{"segment": [start, end], "label"}} in seconds, found {annotation!r:.80}'
+        ) from error
+    if not (math.isfinite(start) and math.isfinite(end)):
+        raise ValueError(f"segment [{start}, {end}] is not finite")
+    if not (isinstance(label, str) and label):
+        raise ValueError(f"segment [{start}, {end}] has the label {label!r}: expected a name")
+    return start, end, label
 
 
 def _read_csv(path: Path) -> dict[str, _Entry]:

@@ -122,12 +122,21 @@ def _first_fault(results: Mapping[str, Any]) -> str:
             return f"video {video_id!r}: expected a list of detections, found {detections!r:.60}"
         for index, row in enumerate(detections):
             try:
-                start, end = row["segment"]
-                Detection(float(start), float(end), str(row.get("label", "")), float(row["score"]))
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                _check_row(row)
+            except (KeyError, TypeError, ValueError) as error:
                 reason = f"{error} is missing" if isinstance(error, KeyError) else error
                 return f"video {video_id!r}, detection {index}: {reason}"
     raise AssertionError("every detection can be read")
+
+
+def _check_row(row: Any) -> None:
+    if not isinstance(row, dict):
+        raise TypeError(f'expected {{"segment", "label", "score"}}, found {row!r:.60}')
+    start, end = row["segment"]
+    label = row.get("label", "")
+    if not isinstance(label, str):
+        raise TypeError(f"label {label!r}: expected a name")
+    Detection(float(start), float(end), label, float(row["score"]))
 
 
 @contextmanager

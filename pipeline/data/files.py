@@ -25,6 +25,7 @@ VIDEO_SUFFIXES = frozenset(
 VALIDATION_SHARE = 0.2
 NO_SUBSET = "{} without a subset (a fifth became validation, the rest training; give subsets to decide otherwise)"
 
+_UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and bytes that are no UTF-8
 _TIME = re.compile(r"(?:(?:([0-9]+):)?([0-9]+):)?([0-9]+(?:[.,][0-9]*)?(?:[eE][-+]?[0-9]+)?)")
 
 
@@ -34,7 +35,7 @@ _TIME = re.compile(r"(?:(?:([0-9]+):)?([0-9]+):)?([0-9]+(?:[.,][0-9]*)?(?:[eE][-
 def check_video_id(video_id: str) -> str:
     """The id itself. ValueError if a file named after it could lie outside its folder, on Linux or Windows."""
     is_file_name = PureWindowsPath(video_id).name == video_id and video_id not in ("", ".", "..")
-    if not (is_file_name and video_id.isprintable()):
+    if not is_file_name or _UNWRITABLE.search(video_id):
         raise ValueError(f"video id {video_id!r} cannot name a file: expected a plain name such as 'v_QOlSCBRmfWY'")
     return video_id
 
@@ -98,7 +99,10 @@ def find_videos(folder: Path) -> dict[str, Path]:
     """
     videos: dict[str, Path] = {}
     for file in walk_videos(folder):
-        video_id = check_video_id(file.stem)
+        try:
+            video_id = check_video_id(file.stem)
+        except ValueError as error:
+            raise ValueError(f"{str(file)!r}: {error}; rename the file") from error
         if video_id in videos:
             raise ValueError(f"two videos have the id {video_id!r}: {videos[video_id]} and {file}; rename one")
         videos[video_id] = file
