@@ -121,7 +121,7 @@ def _chosen_videos(config: ExtractConfig, console: Console) -> dict[str, Path]:
     if not matches:
         raise ValueError(f"{config.videos}: none of the videos that {config.annotations} names is here")
     if absent := [video_id for video_id in annotated if video_id not in matches]:
-        console.print(f"warning: {len(absent)} annotated videos are not in {config.videos}: {_some(absent)}")
+        console.print(f"warning: annotated videos that are not in {config.videos}: {len(absent)} ({_some(absent)})")
     chosen = set(matches.values())
     return {video_id: path for video_id, path in videos.items() if video_id in chosen}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -73,11 +74,9 @@ def _usual_channels(paths: list[Path]) -> int | None:
     """C of most files: where a file has another, that file is the wrong one, wherever it stands in the order."""
     counts: Counter[int] = Counter()
     for path in paths:
-        try:
-            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-        except (OSError, ValueError):
-            continue
-        counts.update(shape[1:] if len(shape) == 2 else ())
+        with suppress(ValueError):
+            shape = _load(path).shape
+            counts.update(shape[1:] if len(shape) == 2 else ())
     return counts.most_common(1)[0][0] if counts else None
 
 
@@ -98,11 +97,16 @@ def _import(
         raise ValueError(f"{path}: {error}") from error
 
 
-def _read(path: Path, channels: int | None) -> NDArray[np.floating]:
+def _load(path: Path) -> NDArray[np.floating]:
     try:
-        features_TC: NDArray[np.floating] = np.load(path, allow_pickle=False)
+        array: NDArray[np.floating] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path}: not a .npy file of numbers ({error})") from error
+    return array
+
+
+def _read(path: Path, channels: int | None) -> NDArray[np.floating]:
+    features_TC = _load(path)
     if features_TC.ndim != 2 or features_TC.shape[1] != channels:
         raise ValueError(f"{path}: shape {features_TC.shape}, expected (T, {channels}) as most files here have")
     if not np.issubdtype(features_TC.dtype, np.floating):
@@ -121,12 +125,12 @@ def _report(
     there = [store.videos[file_id] for file_id in files if file_id in store.videos]
     console.print(f"{len(there)} of {len(files)} files are in {store.path}")
     if num_without:
-        console.print(f"warning: {num_without} annotated videos have no features")
+        console.print(f"warning: annotated videos without features: {num_without}")
     gaps = [video.id for video in there if _gap(video.rows, video.timeline, video.duration) > GAP_WORTH_A_WORD]
     if gaps:
         console.print(
-            f"warning: in {len(gaps)} videos, such as {gaps[0]}, the rows end more than {GAP_WORTH_A_WORD:.0%} of the "
-            "duration away from the end of the video; check --stride"
+            f"warning: videos whose rows end more than {GAP_WORTH_A_WORD:.0%} of the duration away from their own end: "
+            f"{len(gaps)}, such as {gaps[0]}; check --stride"
         )
     if failures:
         console.print(f"{len(failures)} files were refused:")

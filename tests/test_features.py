@@ -1,7 +1,13 @@
+"""A feature store on disk, however a run was cut short; and features brought to a fixed number of rows."""
+
 import json
 import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given
@@ -9,6 +15,9 @@ from hypothesis import strategies as st
 
 from pipeline.data.features import FeatureStore, StoreHeader, rescale_bins, rescale_linear
 from pipeline.data.snippets import Timeline
+
+Array = npt.NDArray[np.float32]
+Rescale = Callable[[Array, Timeline, float, float, int], Array]
 
 HEADER = StoreHeader(
     encoder={"name": "tsm_r18", "num_frames": 8},
@@ -18,25 +27,25 @@ HEADER = StoreHeader(
 TIMELINE = Timeline(offset=0.0, stride=0.5, length=1.0)
 
 
-def random_features(rows, channels=3, seed=0):
+def random_features(rows: int, channels: int = 3, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal((rows, channels)).astype(np.float32)
 
 
-def fill(path, ids, header=HEADER):
+def fill(path: Path, ids: list[str], header: StoreHeader = HEADER) -> None:
     with FeatureStore.create_or_resume(path, header) as store:
         for number, video_id in enumerate(ids):
             if video_id not in store.videos:
                 store.add(video_id, random_features(4, seed=number), TIMELINE, 2.5)
 
 
-def contents(path):
+def contents(path: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in path.iterdir()}
 
 
 # --- A store ----------------------------------------------------------------------------------------------------------
 
 
-def test_what_goes_in_comes_out(tmp_path):
+def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     features_TC = random_features(5)
     timeline = Timeline(offset=0.1, stride=1 / 3, length=2 / 3)
     with FeatureStore.create_or_resume(tmp_path / "store", HEADER) as store:
@@ -49,7 +58,7 @@ def test_what_goes_in_comes_out(tmp_path):
     assert store.header == HEADER
 
 
-def test_float16_is_half_as_large_and_loads_as_float32(tmp_path):
+def test_float16_is_half_as_large_and_loads_as_float32(tmp_path: Path) -> None:
     header = StoreHeader(dtype="float16")
     features_TC = random_features(50)
     with FeatureStore.create_or_resume(tmp_path, header) as store:
@@ -60,7 +69,7 @@ def test_float16_is_half_as_large_and_loads_as_float32(tmp_path):
     np.testing.assert_allclose(loaded_TC, features_TC, rtol=1e-3)
 
 
-def test_a_video_of_one_row(tmp_path):
+def test_a_video_of_one_row(tmp_path: Path) -> None:
     with FeatureStore.create_or_resume(tmp_path, HEADER) as store:
         store.add("a", random_features(1), TIMELINE, 0.04)
     assert FeatureStore.open(tmp_path).load("a").shape == (1, 3)
@@ -76,7 +85,7 @@ def test_a_video_of_one_row(tmp_path):
         (np.zeros((2, 4)), "'bad': 4 channels, but 3"),
     ],
 )
-def test_bad_features_are_refused_by_name_and_leave_nothing(tmp_path, features_TC, message):
+def test_bad_features_are_refused_by_name_and_leave_nothing(tmp_path: Path, features_TC: Array, message: str) -> None:
     fill(tmp_path, ["a"])
     before = contents(tmp_path)
     with FeatureStore.create_or_resume(tmp_path, HEADER) as store, pytest.raises(ValueError, match=message):
@@ -84,7 +93,7 @@ def test_bad_features_are_refused_by_name_and_leave_nothing(tmp_path, features_T
     assert contents(tmp_path) == before
 
 
-def test_numbers_too_large_for_float16_are_refused(tmp_path):
+def test_numbers_too_large_for_float16_are_refused(tmp_path: Path) -> None:
     with (
         FeatureStore.create_or_resume(tmp_path, StoreHeader(dtype="float16")) as store,
         pytest.raises(ValueError, match="infinity as float16"),
@@ -92,7 +101,7 @@ def test_numbers_too_large_for_float16_are_refused(tmp_path):
         store.add("a", np.full((1, 2), 1e6), TIMELINE, 1.0)
 
 
-def test_ids_that_leave_the_folder_are_refused(tmp_path):
+def test_ids_that_leave_the_folder_are_refused(tmp_path: Path) -> None:
     with (
         FeatureStore.create_or_resume(tmp_path / "store", HEADER) as store,
         pytest.raises(ValueError, match="video id"),
@@ -101,14 +110,14 @@ def test_ids_that_leave_the_folder_are_refused(tmp_path):
     assert not (tmp_path / "a.npy").exists()
 
 
-def test_a_video_is_added_once(tmp_path):
+def test_a_video_is_added_once(tmp_path: Path) -> None:
     with FeatureStore.create_or_resume(tmp_path, HEADER) as store:
         store.add("a", random_features(1), TIMELINE, 1.0)
         with pytest.raises(ValueError, match="'a' is in the store already"):
             store.add("a", random_features(1), TIMELINE, 1.0)
 
 
-def test_unknown_dtype_is_refused():
+def test_unknown_dtype_is_refused() -> None:
     with pytest.raises(ValueError, match="not int8"):
         StoreHeader(dtype="int8")
 
@@ -116,7 +125,7 @@ def test_unknown_dtype_is_refused():
 # --- Reading what is not whole ----------------------------------------------------------------------------------------
 
 
-def test_no_folder_and_no_manifest_say_the_cure(tmp_path):
+def test_no_folder_and_no_manifest_say_the_cure(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such feature store"):
         FeatureStore.open(tmp_path / "none")
     np.save(tmp_path / "a.npy", random_features(2))
@@ -126,7 +135,7 @@ def test_no_folder_and_no_manifest_say_the_cure(tmp_path):
         FeatureStore.create_or_resume(tmp_path, HEADER)
 
 
-def test_loading_what_is_not_there_says_the_cure(tmp_path):
+def test_loading_what_is_not_there_says_the_cure(tmp_path: Path) -> None:
     fill(tmp_path, ["a", "b", "c"])
     store = FeatureStore.open(tmp_path)
     (tmp_path / "a.npy").unlink()
@@ -148,13 +157,13 @@ def test_loading_what_is_not_there_says_the_cure(tmp_path):
         ('{"format": 1}\nnot json\n', "line 2: damaged"),
     ],
 )
-def test_damaged_manifests_are_named_with_the_line(tmp_path, text, message):
+def test_damaged_manifests_are_named_with_the_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "manifest.jsonl").write_text(text)
     with pytest.raises(ValueError, match=message):
         FeatureStore.open(tmp_path)
 
 
-def test_a_video_listed_twice_is_refused(tmp_path):
+def test_a_video_listed_twice_is_refused(tmp_path: Path) -> None:
     fill(tmp_path, ["a"])
     manifest = tmp_path / "manifest.jsonl"
     manifest.write_text(manifest.read_text() + manifest.read_text().splitlines()[1] + "\n")
@@ -175,7 +184,9 @@ def test_a_video_listed_twice_is_refused(tmp_path):
         ({"encoder": None}, "encoder"),
     ],
 )
-def test_another_header_is_refused_with_the_difference_and_the_cure(tmp_path, changed, message):
+def test_another_header_is_refused_with_the_difference_and_the_cure(
+    tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
     fill(tmp_path, ["a"])
     before = contents(tmp_path)
     with pytest.raises(ValueError, match=f"{message}.*--out"):
@@ -183,7 +194,7 @@ def test_another_header_is_refused_with_the_difference_and_the_cure(tmp_path, ch
     assert contents(tmp_path) == before
 
 
-def test_every_way_to_be_cut_short_is_repaired(tmp_path):
+def test_every_way_to_be_cut_short_is_repaired(tmp_path: Path) -> None:
     """Cut the manifest at each byte behind the header, leave other debris, and go on: the same store comes out."""
     fill(tmp_path / "whole", ["a", "b"])
     expected = contents(tmp_path / "whole")
@@ -200,13 +211,13 @@ def test_every_way_to_be_cut_short_is_repaired(tmp_path):
         assert contents(path) == expected
 
 
-def test_killed_before_the_first_manifest_was_whole(tmp_path):
+def test_killed_before_the_first_manifest_was_whole(tmp_path: Path) -> None:
     (tmp_path / "manifest.jsonl.part").write_bytes(b'{"form')
     fill(tmp_path, ["a"])
     assert sorted(contents(tmp_path)) == [".lock", "a.npy", "manifest.jsonl"]
 
 
-def test_a_file_that_went_missing_is_made_again(tmp_path):
+def test_a_file_that_went_missing_is_made_again(tmp_path: Path) -> None:
     fill(tmp_path, ["a", "b"])
     expected = contents(tmp_path)
     (tmp_path / "a.npy").unlink()
@@ -214,7 +225,7 @@ def test_a_file_that_went_missing_is_made_again(tmp_path):
     assert contents(tmp_path) == expected
 
 
-def test_the_order_of_adding_does_not_show(tmp_path):
+def test_the_order_of_adding_does_not_show(tmp_path: Path) -> None:
     for name, order in {"forth": [0, 1, 2], "back": [2, 0, 1]}.items():
         with FeatureStore.create_or_resume(tmp_path / name, HEADER) as store:
             for number in order:
@@ -222,14 +233,14 @@ def test_the_order_of_adding_does_not_show(tmp_path):
     assert contents(tmp_path / "forth") == contents(tmp_path / "back")
 
 
-def test_half_a_line_is_not_read_while_someone_writes(tmp_path):
+def test_half_a_line_is_not_read_while_someone_writes(tmp_path: Path) -> None:
     fill(tmp_path, ["a"])
     with (tmp_path / "manifest.jsonl").open("a") as manifest:
         manifest.write('{"video": "b", "ro')
     assert list(FeatureStore.open(tmp_path).videos) == ["a"]
 
 
-def _try_to_write(path, result):
+def _try_to_write(path: Path, result: Any) -> None:
     try:
         FeatureStore.create_or_resume(path, HEADER).close()
         result.put("written")
@@ -237,7 +248,7 @@ def _try_to_write(path, result):
         result.put(str(error))
 
 
-def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path):
+def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     result = context.Queue()
     for expected, lock in {"another process is writing": True, "written": False}.items():
@@ -251,7 +262,7 @@ def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path):
         store.close()
 
 
-def test_manifest_is_one_json_object_a_line(tmp_path):
+def test_manifest_is_one_json_object_a_line(tmp_path: Path) -> None:
     fill(tmp_path, ["a"])
     header, line = map(json.loads, (tmp_path / "manifest.jsonl").read_text().splitlines())
     assert header["format"] == 1
@@ -264,7 +275,7 @@ def test_manifest_is_one_json_object_a_line(tmp_path):
 
 
 @given(st.integers(1, 40), st.integers(1, 120), st.floats(0.1, 500))
-def test_linear_equals_torch_on_a_uniform_timeline(rows, num_rows, duration):
+def test_linear_equals_torch_on_a_uniform_timeline(rows: int, num_rows: int, duration: float) -> None:
     features_TC = random_features(rows)
     timeline = Timeline(offset=0.0, stride=duration / rows, length=duration / rows)
     expected = torch.nn.functional.interpolate(
@@ -275,7 +286,7 @@ def test_linear_equals_torch_on_a_uniform_timeline(rows, num_rows, duration):
     np.testing.assert_allclose(rescaled, expected, atol=1e-4)
 
 
-def test_linear_is_linear_in_time_between_centres():
+def test_linear_is_linear_in_time_between_centres() -> None:
     """Rows whose value is their centre's second, overlapping and late: the values asked for are the seconds."""
     timeline = Timeline(offset=3.0, stride=2.0, length=5.0)
     features_TC = timeline.centers(10)[:, None]
@@ -285,7 +296,7 @@ def test_linear_is_linear_in_time_between_centres():
     np.testing.assert_allclose(rescaled[:, 0], [10.0, 23.5], err_msg="30 s lies behind the last centre at 23.5 s")
 
 
-def bsn_bins(features_TC, timeline, start_s, end_s, num_rows):
+def bsn_bins(features_TC: Array, timeline: Timeline, start_s: float, end_s: float, num_rows: int) -> Array:
     """The rule as the BSN and G-TAD data scripts apply it, one bin at a time."""
     if len(features_TC) == 1:
         return np.stack([features_TC[0]] * num_rows)
@@ -303,7 +314,7 @@ def bsn_bins(features_TC, timeline, start_s, end_s, num_rows):
 
 
 @given(st.integers(1, 30), st.integers(1, 120), st.floats(0.3, 10), st.floats(0.1, 4), st.floats(-5, 5))
-def test_bins_equal_the_slow_rule(rows, num_rows, stride, ratio, start_s):
+def test_bins_equal_the_slow_rule(rows: int, num_rows: int, stride: float, ratio: float, start_s: float) -> None:
     features_TC = random_features(rows)
     timeline = Timeline(offset=0.2, stride=stride, length=stride * ratio)
     end_s = start_s + rows * stride
@@ -314,13 +325,13 @@ def test_bins_equal_the_slow_rule(rows, num_rows, stride, ratio, start_s):
 
 
 @pytest.mark.parametrize("rescale", [rescale_linear, rescale_bins])
-def test_one_row_is_repeated(rescale):
+def test_one_row_is_repeated(rescale: Rescale) -> None:
     features_TC = random_features(1)
     timeline = Timeline(offset=0.0, stride=1.0, length=1.0)
     np.testing.assert_array_equal(rescale(features_TC, timeline, 0.0, 0.5, 7), np.repeat(features_TC, 7, axis=0))
 
 
 @pytest.mark.parametrize("rescale", [rescale_linear, rescale_bins])
-def test_a_memory_mapped_float32_store_rescales(rescale, tmp_path):
+def test_a_memory_mapped_float32_store_rescales(rescale: Rescale, tmp_path: Path) -> None:
     fill(tmp_path, ["a"])
     assert rescale(FeatureStore.open(tmp_path).load("a"), TIMELINE, 0.0, 2.5, 8).shape == (8, 3)

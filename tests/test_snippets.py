@@ -1,18 +1,24 @@
+"""The arithmetic between seconds, ticks, frames and rows."""
+
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.data.snippets import Sampling, SnippetAssembler, Timeline, sample_snippets
 
+Video = tuple[npt.NDArray[np.float64], float]  # timestamps, duration
+
 LENGTHS = st.integers(1, 12)
 
 
 @st.composite
-def videos(draw):
+def videos(draw: st.DrawFn) -> Video:
     """Timestamps and duration of a video whose frames are shown for 10 to 200 ms each."""
     shown_ms = np.array(draw(st.lists(st.integers(10, 200), min_size=1, max_size=60)))
     ends = np.cumsum(shown_ms) / 1000
@@ -20,7 +26,7 @@ def videos(draw):
 
 
 @st.composite
-def samplings(draw):
+def samplings(draw: st.DrawFn) -> Sampling:
     step, number = draw(st.sampled_from([(True, False), (False, True)]))
     return Sampling(
         num_frames=draw(LENGTHS),
@@ -31,16 +37,16 @@ def samplings(draw):
     )
 
 
-def constant_rate(num_frames, fps=25.0):
+def constant_rate(num_frames: int, fps: float = 25.0) -> Video:
     return np.arange(num_frames) / fps, num_frames / fps
 
 
-def indices_of(video_frames, **sampling):
+def indices_of(video_frames: int, **sampling: Any) -> list[list[int]]:
     return sample_snippets(*constant_rate(video_frames), Sampling(**sampling))[0].tolist()
 
 
 @given(videos(), samplings())
-def test_indices_are_frames_in_order(video, sampling):
+def test_indices_are_frames_in_order(video: Video, sampling: Sampling) -> None:
     indices_TL, _ = sample_snippets(*video, sampling)
     assert indices_TL.shape[1] == sampling.num_frames
     assert indices_TL.dtype == np.int64
@@ -51,7 +57,7 @@ def test_indices_are_frames_in_order(video, sampling):
 
 
 @given(videos(), samplings())
-def test_each_frame_is_on_screen_in_the_middle_of_its_tick(video, sampling):
+def test_each_frame_is_on_screen_in_the_middle_of_its_tick(video: Video, sampling: Sampling) -> None:
     """Slow reference: start of each snippet in exact fractions, then a walk over the frames for what is shown."""
     timestamps, duration = video
     rate = sampling.fps or len(timestamps) / duration
@@ -72,7 +78,7 @@ def test_each_frame_is_on_screen_in_the_middle_of_its_tick(video, sampling):
 
 
 @given(videos(), samplings().filter(lambda sampling: sampling.step is not None))
-def test_as_many_snippets_as_cover_the_last_tick(video, sampling):
+def test_as_many_snippets_as_cover_the_last_tick(video: Video, sampling: Sampling) -> None:
     timestamps, duration = video
     num_ticks = max(1, round(duration * (sampling.fps or len(timestamps) / duration)))
     num_rows = len(sample_snippets(timestamps, duration, sampling)[0])
@@ -84,7 +90,7 @@ def test_as_many_snippets_as_cover_the_last_tick(video, sampling):
 
 
 @given(videos(), samplings().filter(lambda sampling: sampling.num_snippets is not None))
-def test_a_number_of_snippets_is_centred_uniformly(video, sampling):
+def test_a_number_of_snippets_is_centred_uniformly(video: Video, sampling: Sampling) -> None:
     indices_TL, timeline = sample_snippets(*video, sampling)
     T = sampling.num_snippets
     assert len(indices_TL) == T
@@ -92,7 +98,9 @@ def test_a_number_of_snippets_is_centred_uniformly(video, sampling):
 
 
 @given(st.integers(1, 300), st.floats(5, 120), st.integers(0, 3))
-def test_at_constant_rate_ticks_are_frames_even_with_rounded_timestamps(num_frames, fps, digits):
+def test_at_constant_rate_ticks_are_frames_even_with_rounded_timestamps(
+    num_frames: int, fps: float, digits: int
+) -> None:
     timestamps, duration = constant_rate(num_frames, fps)
     timestamps = np.round(timestamps, 3 + digits)  # Matroska keeps milliseconds
     indices_TL, timeline = sample_snippets(timestamps, duration, Sampling(num_frames=1, frame_stride=1, step=1))
@@ -100,7 +108,7 @@ def test_at_constant_rate_ticks_are_frames_even_with_rounded_timestamps(num_fram
     np.testing.assert_allclose(timeline.stride, 1 / fps)
 
 
-def test_the_drawings_of_the_docstring():
+def test_the_drawings_of_the_docstring() -> None:
     assert indices_of(8, num_frames=3, frame_stride=2, step=4) == [[0, 2, 4], [4, 6, 7]]
     assert indices_of(8, num_frames=3, frame_stride=2, num_snippets=2) == [[0, 1, 3], [3, 5, 7]]
 
@@ -114,16 +122,16 @@ def test_the_drawings_of_the_docstring():
         (5, [[0, 1, 2], [2, 3, 4]]),
     ],
 )
-def test_the_last_snippet_repeats_the_last_frame(video_frames, expected):
+def test_the_last_snippet_repeats_the_last_frame(video_frames: int, expected: list[list[int]]) -> None:
     assert indices_of(video_frames, num_frames=3, frame_stride=1, step=2) == expected
 
 
-def test_steps_longer_than_a_snippet_never_start_behind_the_end():
+def test_steps_longer_than_a_snippet_never_start_behind_the_end() -> None:
     assert indices_of(10, num_frames=2, frame_stride=1, step=10) == [[0, 1]]
     assert indices_of(11, num_frames=2, frame_stride=1, step=10) == [[0, 1], [10, 10]]
 
 
-def test_lofi_setting():
+def test_lofi_setting() -> None:
     indices_TL, timeline = sample_snippets(
         *constant_rate(3000), Sampling(num_frames=8, frame_stride=8, num_snippets=100)
     )
@@ -132,7 +140,7 @@ def test_lofi_setting():
     assert timeline == Timeline(offset=(1.2 - 64 / 25) / 2, stride=1.2, length=64 / 25)
 
 
-def test_fixed_rate_clock():
+def test_fixed_rate_clock() -> None:
     """A 25 fps video at 5 fps: the frame in the middle of each fifth of a second."""
     timestamps, duration = constant_rate(25)
     indices_TL, timeline = sample_snippets(
@@ -142,7 +150,7 @@ def test_fixed_rate_clock():
     assert timeline == Timeline(offset=0.0, stride=0.2, length=0.2)
 
 
-def test_variable_frame_rate_keeps_the_timeline_in_real_seconds():
+def test_variable_frame_rate_keeps_the_timeline_in_real_seconds() -> None:
     """Ten frames in the first second, then one that is shown for nine: most ticks show the last frame."""
     timestamps = np.concatenate([np.arange(10) / 10, [1.0]])
     indices_TL, timeline = sample_snippets(timestamps, 10.0, Sampling(num_frames=1, frame_stride=1, step=1, fps=2.0))
@@ -151,7 +159,7 @@ def test_variable_frame_rate_keeps_the_timeline_in_real_seconds():
 
 
 @pytest.mark.parametrize(("timestamps", "duration"), [([], 1.0), ([0.0, 1.0], 1.0), ([0.0], math.nan)])
-def test_a_video_without_frames_or_duration_is_refused(timestamps, duration):
+def test_a_video_without_frames_or_duration_is_refused(timestamps: list[float], duration: float) -> None:
     with pytest.raises(ValueError, match="needs frames and a duration"):
         sample_snippets(np.array(timestamps), duration, Sampling(num_frames=1, frame_stride=1, step=1))
 
@@ -165,25 +173,25 @@ def test_a_video_without_frames_or_duration_is_refused(timestamps, duration):
         ({"step": 1, "fps": math.inf}, r"sampling.fps is inf"),
     ],
 )
-def test_sampling_checks_itself(wrong, message):
+def test_sampling_checks_itself(wrong: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Sampling(num_frames=2, frame_stride=1, **wrong)
 
 
-def test_timeline_centers_and_round_trip():
+def test_timeline_centers_and_round_trip() -> None:
     timeline = Timeline(offset=1.0, stride=2.0, length=3.0)
     assert timeline.centers(3).tolist() == [2.5, 4.5, 6.5]
     assert Timeline.from_dict({"id": "x", **timeline.as_dict()}) == timeline
 
 
 @pytest.mark.parametrize("wrong", [(0, 0, 1), (0, 1, 0), (math.nan, 1, 1), (0, math.inf, 1)])
-def test_timeline_checks_itself(wrong):
+def test_timeline_checks_itself(wrong: Any) -> None:
     with pytest.raises(ValueError, match="timeline needs"):
         Timeline(*wrong)
 
 
 @given(videos(), samplings())
-def test_assembler_gives_each_snippet_its_frames(video, sampling):
+def test_assembler_gives_each_snippet_its_frames(video: Video, sampling: Sampling) -> None:
     indices_TL, _ = sample_snippets(*video, sampling)
     assembler = SnippetAssembler(indices_TL)
     assert assembler.frames.tolist() == sorted(set(indices_TL.ravel().tolist()))
@@ -191,7 +199,7 @@ def test_assembler_gives_each_snippet_its_frames(video, sampling):
     assert rows == indices_TL.tolist()
 
 
-def test_assembler_holds_no_more_than_one_snippet_spans():
+def test_assembler_holds_no_more_than_one_snippet_spans() -> None:
     assembler = SnippetAssembler(np.arange(16) + 4 * np.arange(100)[:, None])
     held = []
     for frame in assembler.frames:
