@@ -120,6 +120,8 @@ class PretrainConfig:
     """Side of the square crop. Left out: the encoder's own."""
     dropout: float = 0.5
     """Dropout before the classifier."""
+    mirror: bool = True
+    """Mirror half of the training clips; switch it off where classes differ by direction alone."""
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
             optimizer="sgd", lr=0.02, epochs=50, batch_size=64, lr_steps=(20, 40), clip_grad_norm=20.0, num_workers=2

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.data.files import read_json, write_json
+from pipeline.data.files import read_json
 
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
@@ -54,11 +54,6 @@ def begin_run(run: Path, config: Any) -> None:
 def is_finished(run: Path) -> bool:
     """Whether the stage ran to its end there."""
     return (run / METRICS).exists()
-
-
-def finish_run(run: Path, metrics: Mapping[str, Any]) -> None:
-    """Write the metrics, and with them that the run is finished."""
-    write_json(run / METRICS, metrics)
 
 
 def read_run_json(path: Path, *, made_by: str) -> dict[str, Any]:
