@@ -7,6 +7,7 @@ scored. Beyond the original there are K scores for each cell, so that one video 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -103,7 +104,7 @@ class GTAD(nn.Module):
     """G-TAD on windows of T rows.
 
     Args:
-        in_channels: channels of the features.
+        in_channels: channels of the features; the first convolution has 4 groups if they can be divided by 4.
         num_snippets: T, rows of a window.
         max_duration: D, length of the longest cell in rows; T when left out.
         num_classes: K, action classes; 0 gives class-agnostic proposals as in the paper.
@@ -133,20 +134,19 @@ class GTAD(nn.Module):
 
         self.dropout = nn.Dropout(dropout)
         self.backbone1 = nn.Sequential(
-            nn.Conv1d(in_channels, hidden, 3, padding=1, groups=4), nn.ReLU(), GCNeXt(hidden)
+            nn.Conv1d(in_channels, hidden, 3, padding=1, groups=math.gcd(4, in_channels)), nn.ReLU(), GCNeXt(hidden)
         )
         self.backbone2 = GCNeXt(hidden)
         self.start = nn.Sequential(GCNeXt(hidden), nn.Conv1d(hidden, 1, 1))
         self.end = nn.Sequential(GCNeXt(hidden), nn.Conv1d(hidden, 1, 1))
         self.align = SGAlign(hidden, 2 * hidden, num_snippets=num_snippets, max_duration=max_duration)
         self.localize = nn.Sequential(
-            nn.ReLU(),
             nn.Linear(2 * hidden, hidden // 2),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Linear(hidden // 2, hidden // 2),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Linear(hidden // 2, hidden // 2),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Linear(hidden // 2, 2 + num_classes),
         )
         start_N, duration_N = valid_cells(num_snippets, max_duration)
@@ -176,9 +176,9 @@ class GTAD(nn.Module):
         map_BDTK[:, self.cell_duration, self.cell_start] = cells_BNK
         return map_BDTK.movedim(-1, 1)
 
-    def _from_map(self, map_BDT: Tensor) -> Tensor:
-        """Values of the valid cells (B, N) of a map."""
-        return map_BDT[:, self.cell_duration, self.cell_start]
+    def _from_map(self, map_DT: Tensor) -> Tensor:
+        """Values of the valid cells (..., N) of a map (..., D, T)."""
+        return map_DT[..., self.cell_duration, self.cell_start]
 
     def targets(self, segments: Sequence[Tensor], labels: Sequence[Tensor]) -> GTADTargets:
         """Targets of a batch of windows, each with segments (N, 2) in rows and class indices (N,).
@@ -205,13 +205,14 @@ class GTAD(nn.Module):
         self, output: GTADOutput, targets: GTADTargets, *, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """`loss`, the weighted sum, and its parts unweighted; `generator` draws the cells of the regression loss."""
-        valid_DT = self._to_map(torch.ones(1, len(self.cell_start), 1, device=self.cell_start.device))[0, 0].bool()
+        iou_BN = self._from_map(targets.iou)
         node = node_loss(output.start, output.end, targets.start, targets.end)
-        reg = iou_regression_loss(output.iou_reg, targets.iou, generator)
-        cls = iou_classification_loss(output.iou_cls, targets.iou, valid_DT)
+        reg = iou_regression_loss(self._from_map(output.iou_reg), iou_BN, generator)
+        cls = iou_classification_loss(self._from_map(output.iou_cls), iou_BN)
         parts = {"loss": node + self.reg_weight * reg + cls, "node": node, "reg": reg, "cls": cls}
         if output.class_logits is not None:
-            parts["class"] = class_loss(output.class_logits, targets.label)
+            logits_BNK = self._from_map(output.class_logits).mT
+            parts["class"] = class_loss(logits_BNK, self._from_map(targets.label))
             parts["loss"] = parts["loss"] + self.class_weight * parts["class"]
         return parts
 
@@ -229,8 +230,7 @@ class GTAD(nn.Module):
         )
         scores_BNK = (self._from_map(output.iou_cls * output.iou_reg) * admitted_BN)[..., None]
         if output.class_logits is not None:
-            logits_BNK = output.class_logits[:, :, self.cell_duration, self.cell_start].mT
-            scores_BNK = scores_BNK * logits_BNK.softmax(dim=2)
+            scores_BNK = scores_BNK * self._from_map(output.class_logits).mT.softmax(dim=2)
         segments_N2 = torch.stack([self.cell_start, end_N], dim=1).to(scores_BNK.dtype)
         return Proposals(segments_N2.expand(len(scores_BNK), -1, -1), scores_BNK)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 # Rows that go through together: few enough that their boxes stay in a core's cache.
-_BOXES_AT_A_TIME = 1 << 16
+_BOXES_AT_A_TIME = 1 << 17
 
 
 def soft_nms(
@@ -54,6 +54,7 @@ def _soft_nms(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`soft_nms` of one chunk; changes `scores_BN`. BMN's variant where `length` is given."""
     start_BN, end_BN = (edge.contiguous() for edge in segments_BN2.unbind(-1))
+    width_BN = end_BN - start_BN
     kept = scores_BN.new_zeros(len(scores_BN), keep)
     index = torch.zeros_like(kept, dtype=torch.long)
     for step in range(min(keep, scores_BN.shape[1])):
@@ -61,17 +62,14 @@ def _soft_nms(
         if not best_B1.any():
             break
         kept[:, step : step + 1], index[:, step : step + 1] = best_B1, place_B1 * (best_B1 > 0)
-        start_B1, end_B1 = start_BN.gather(1, place_B1), end_BN.gather(1, place_B1)
-        iou_BN = _ious(start_BN, end_BN, start_B1, end_B1)
-        decay_BN = torch.exp(-(iou_BN**2) / sigma)
+        width_B1 = width_BN.gather(1, place_B1)
+        overlap_BN = torch.minimum(end_BN, end_BN.gather(1, place_B1))
+        overlap_BN.sub_(torch.maximum(start_BN, start_BN.gather(1, place_B1))).clamp_(min=0)
+        union_BN = (width_BN + width_B1).sub_(overlap_BN).clamp_(min=torch.finfo(width_BN.dtype).tiny)
+        iou_BN = overlap_BN.div_(union_BN)
+        decay_BN = torch.exp(iou_BN.square().mul_(-1 / sigma))
         if length is not None:
-            decay_BN = decay_BN.where(iou_BN > 0.5 + 0.4 * (end_B1 - start_B1) / length, 1)
+            decay_BN[iou_BN <= 0.5 + 0.4 * width_B1 / length] = 1
         scores_BN.mul_(decay_BN).scatter_(1, place_B1, 0)
     segments = segments_BN2.gather(1, index[..., None].expand(-1, -1, 2)) * (kept > 0)[..., None]
     return segments, kept, index
-
-
-def _ious(start_BN: Tensor, end_BN: Tensor, start_B1: Tensor, end_B1: Tensor) -> Tensor:
-    overlap = (torch.minimum(end_BN, end_B1) - torch.maximum(start_BN, start_B1)).clamp_(min=0)
-    union = (end_BN - start_BN) + (end_B1 - start_B1) - overlap
-    return overlap / union.clamp_(min=torch.finfo(union.dtype).tiny)

@@ -15,11 +15,12 @@ the some 150 of these T*36 vectors in which A is not zero. That sum is `SparseMa
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 INNER_BINS = 32
 CONTEXT_BINS = 4
@@ -81,53 +82,65 @@ def _ragged_arange(counts: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class SparseMap(nn.Module):
-    """A constant sparse matrix A applied to each sample's rows: (B, columns, O) -> (B, cells, O).
+    """A constant sparse matrix A, applied to dense ones; its values are not part of the state dict.
 
-    `embedding_bag` is the fastest product of a sparse and a dense matrix in torch on CPUs, and its autograd would keep
-    the rows; ours keeps nothing. The matrix is not part of the state dict.
+    `embedding_bag` is torch's fastest product of a sparse and a dense matrix on CPUs, ahead of sparse CSR tensors.
     """
 
     def __init__(self, row: Tensor, column: Tensor, weight: Tensor, shape: tuple[int, int]) -> None:
         super().__init__()
-        self._register("forward", row, column, weight, shape[0])
-        self._register("backward", column, row, weight, shape[1])
+        self.num_rows = shape[0]
+        self._register("plain", row, column, weight, shape[0])
+        self._register("transposed", column, row, weight, shape[1])
 
-    def _register(self, direction: str, row: Tensor, column: Tensor, weight: Tensor, num_rows: int) -> None:
+    def _register(self, form: str, row: Tensor, column: Tensor, weight: Tensor, num_rows: int) -> None:
         order = row.argsort(stable=True)
         offsets = F.pad(torch.bincount(row, minlength=num_rows).cumsum(0), (1, 0))
-        for name, tensor in (("index", column[order].int()), ("offset", offsets.int()), ("weight", weight[order])):
-            self.register_buffer(
-                f"{direction}_{name}", tensor.float() if name == "weight" else tensor, persistent=False
-            )
+        self.register_buffer(f"{form}_index", column[order].int(), persistent=False)
+        self.register_buffer(f"{form}_weight", weight[order].float(), persistent=False)
+        self.register_buffer(f"{form}_offset", offsets.int(), persistent=False)
 
-    def multiply(self, direction: str, rows: Tensor) -> Tensor:
-        """A @ rows of each sample, or A's transpose for direction `backward`; not seen by autograd."""
-        index, offset, weight = (getattr(self, f"{direction}_{name}") for name in ("index", "offset", "weight"))
-        weight = weight.to(rows.dtype)
-        bags = [
-            F.embedding_bag(index, sample, offset, mode="sum", per_sample_weights=weight, include_last_offset=True)
-            for sample in rows
-        ]
-        return torch.stack(bags)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        product: Tensor = _Multiply.apply(rows, self)
-        return product
+    def multiply(self, dense: Tensor, form: Literal["plain", "transposed"]) -> Tensor:
+        """A @ dense, or A's transpose @ dense; autograd does not see it."""
+        index, offset, weight = (getattr(self, f"{form}_{part}") for part in ("index", "offset", "weight"))
+        weight = weight.to(dense.dtype)
+        return F.embedding_bag(index, dense, offset, mode="sum", per_sample_weights=weight, include_last_offset=True)
 
 
-class _Multiply(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, sparse_map: SparseMap) -> Tensor:
-        ctx.sparse_map = sparse_map
-        return sparse_map.multiply("forward", rows)
+class _AlignedReLU(torch.autograd.Function):
+    """ReLU(A_inner @ inner + A_context @ context + bias), sample by sample.
+
+    The map is the largest thing in the network, so it is written once and saved once, for the ReLU's backward and for
+    the next layer's; what is as large beside it exists for one sample at a time.
+    """
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return ctx.sparse_map.multiply("backward", grad.contiguous()), None
+    def forward(
+        ctx: Any, inner_BRO: Tensor, context_BRO: Tensor, bias: Tensor, inner_map: SparseMap, context_map: SparseMap
+    ) -> Tensor:
+        out_BNO = inner_BRO.new_empty(len(inner_BRO), inner_map.num_rows, len(bias))
+        for out_NO, inner_RO, context_RO in zip(out_BNO, inner_BRO, context_BRO, strict=True):
+            aligned_NO = inner_map.multiply(inner_RO, "plain").add_(context_map.multiply(context_RO, "plain"))
+            torch.clamp_min(aligned_NO.add_(bias), 0, out=out_NO)
+        ctx.inner_map, ctx.context_map = inner_map, context_map
+        ctx.save_for_backward(out_BNO)
+        return out_BNO
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BNO: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        (out_BNO,) = ctx.saved_tensors
+        samples = []
+        for out_NO, grad_NO in zip(out_BNO, grad_BNO, strict=True):
+            grad_NO = torch.ops.aten.threshold_backward(grad_NO, out_NO, 0)
+            inner_RO = ctx.inner_map.multiply(grad_NO, "transposed")
+            samples.append((inner_RO, ctx.context_map.multiply(grad_NO, "transposed"), grad_NO.sum(dim=0)))
+        inner, context, bias = zip(*samples, strict=True)
+        return torch.stack(inner), torch.stack(context), torch.stack(bias).sum(dim=0), None, None
 
 
 class SGAlign(nn.Module):
-    """Alignment and the 1x1 convolution on it, for the valid cells only: (B, T, C) twice -> (B, N, O).
+    """Alignment, the 1x1 convolution on it and its ReLU, for the valid cells only: (B, T, C) twice -> (B, N, O).
 
     The N cells are those of `valid_cells(num_snippets, max_duration)`, in that order. The original also computes the
     others, from the interval [0, 0], and then masks them out of every loss and every result.
@@ -152,10 +165,13 @@ class SGAlign(nn.Module):
 
     def forward(self, feats_BTC: Tensor, context_BTC: Tensor) -> Tensor:
         batch = len(feats_BTC)
-        inner = self.inner_map(self.inner(feats_BTC).view(batch, -1, self.out_channels))
-        context = self.context_map(self.context(context_BTC).view(batch, -1, self.out_channels))
-        aligned: Tensor = inner + context + self.bias
-        return aligned
+        # (B, T, C) -> (B, T * bins, O): each bin's weights on each row
+        inner_BRO = self.inner(feats_BTC).view(batch, -1, self.out_channels)
+        context_BRO = self.context(context_BTC).view(batch, -1, self.out_channels)
+        # (B, T * bins, O) -> (B, N, O)
+        bias = self.bias.to(inner_BRO.dtype)
+        cells_BNO: Tensor = _AlignedReLU.apply(inner_BRO, context_BRO, bias, self.inner_map, self.context_map)
+        return cells_BNO
 
 
 def _align_map(intervals_N2: Tensor, num_bins: int, num_snippets: int) -> SparseMap:
