@@ -1,0 +1,227 @@
+"""`pipeline predict`: raw videos and a run of `pipeline localize` to detections.
+
+    video ──iterate_features──▶ features, in memory ──detect──▶ detections ──▶ DETECTIONS.json, DETECTIONS.csv,
+           pipeline.extract                    pipeline.detector               VIDEO.vtt, DETECTIONS.html
+
+Both steps are those of `extract` and `localize`, with the encoder, the sampling and the head of the run: a video gets
+the detections that it would get through a feature store on disk. Memory holds the features of the videos under way and
+the detections of all.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from encoders import Encoder, build_encoder
+from encoders.inference import computes_in_bfloat16
+from encoders.weights import fingerprint
+from pipeline.config import PredictConfig
+from pipeline.data.detections import Detection, write_detections
+from pipeline.data.files import check_video_id, walk_videos
+from pipeline.data.snippets import Sampling
+from pipeline.detector import LocalizeRun, detect, load_run
+from pipeline.extract import (
+    ExtractionProgress,
+    Failure,
+    OnFrames,
+    VideoFeatures,
+    iterate_features,
+    report_failures,
+    resolve_device,
+)
+from pipeline.report import ReportVideo, write_report
+from pipeline.subtitles import write_subtitles
+
+DETECTIONS_PRINTED = 5  # for each video
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in a video of `duration` seconds, best first."""
+
+    video_id: str
+    path: Path
+    duration: float
+    detections: list[Detection]
+
+
+def run(config: PredictConfig) -> int:
+    """Detect actions in the videos and write all outputs. Returns 1 if a video failed, else 0.
+
+    A failed video is listed at the end and is in no output; the others are whole.
+
+    Raises:
+        ValueError: two videos of one id, no video, an output that is no .json, or a run that cannot predict.
+        FileNotFoundError: a video or the run is not there.
+    """
+    if config.out.suffix.lower() != ".json":
+        raise ValueError(f"--out {config.out}: detections are written as JSON; give a name that ends in .json")
+    console = Console(stderr=True)
+    videos = collect_videos(config.video)
+    trained = load_run(config.run)
+    encoder = load_encoder(trained)
+    trained.head.to(resolve_device(config.device))
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    predictions: list[Prediction] = []
+    failures: list[Failure] = []
+    with ExtractionProgress(videos, console) as progress:
+        for video in progress.track(extract_features(videos, trained, encoder, config, progress.on_frames)):
+            result = video if isinstance(video, Failure) else detect_in(video, videos[video.video_id], trained)
+            if isinstance(result, Failure):
+                failures.append(result)
+            else:
+                predictions.append(_without_worse(result, config.min_score))
+    write_outputs(config, predictions)
+    print(format_summary(predictions))
+    page = f", {config.out.with_suffix('.html')}" if config.report else ""
+    print(f"written: {config.out}, {config.out.with_suffix('.csv')}{page}, and beside them a .vtt for each video")
+    report_failures(failures, len(videos), console)
+    return 1 if failures else 0
+
+
+# --- What goes in -----------------------------------------------------------------------------------------------------
+
+
+def collect_videos(paths: Iterable[Path]) -> dict[str, Path]:
+    """Video files by id, folders searched with their subfolders. A file that is named twice counts once.
+
+    Raises:
+        FileNotFoundError: a path is not there.
+        ValueError: a folder without videos, two files of one id, or an id that cannot name a file.
+    """
+    videos: dict[str, Path] = {}
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"there is no video or folder {path}")
+        for file in walk_videos(path) if path.is_dir() else [path]:
+            other = videos.setdefault(check_video_id(file.stem), file)
+            if not other.samefile(file):
+                raise ValueError(f"two videos have the id {file.stem!r}: {other} and {file}; rename or leave out one")
+    return videos
+
+
+def load_encoder(run: LocalizeRun) -> Encoder:
+    """The encoder that made the features on which the run was trained.
+
+    Raises:
+        ValueError: the run has none, or other weights than those.
+    """
+    weights = run.encoder_weights
+    assert run.header.encoder is not None, "a run with weights says what they belong to"
+    encoder = build_encoder(**run.header.encoder, weights=weights)
+    if (found := fingerprint(encoder)) != run.header.weights:
+        raise ValueError(
+            f"{weights} holds other weights ({found}) than the head was trained with ({run.header.weights}); "
+            "copy the run folder again, or repeat `pipeline localize`"
+        )
+    return encoder
+
+
+# --- From videos to detections ----------------------------------------------------------------------------------------
+
+
+def extract_features(
+    videos: Mapping[str, Path],
+    run: LocalizeRun,
+    encoder: Encoder,
+    config: PredictConfig,
+    on_frames: OnFrames | None = None,
+) -> Iterator[VideoFeatures | Failure]:
+    """Features of each video, made as the run's own were."""
+    assert run.header.sampling is not None, "a run with an encoder says how snippets were taken"
+    device = resolve_device(config.device)
+    in_bfloat16 = run.header.precision == "bfloat16" and computes_in_bfloat16(device)
+    return iterate_features(
+        videos,
+        encoder,
+        Sampling(**run.header.sampling),
+        batch_size=config.batch_size,
+        device=device,
+        precision="bfloat16" if in_bfloat16 else "float32",
+        decoder=config.decoder,
+        time_limit=config.time_limit,
+        on_frames=on_frames,
+    )
+
+
+def detect_in(video: VideoFeatures, path: Path, run: LocalizeRun) -> Prediction | Failure:
+    """What the run finds in a video, where its head lies; a failure if the features are not finite."""
+    if not np.isfinite(video.features_TC).all():
+        return Failure(video.video_id, f"{path}: the encoder gave features that are NaN or infinite")
+    stored_TC = video.features_TC.astype(run.header.dtype).astype(np.float32)  # with the rounding of the run's store
+    return Prediction(video.video_id, path, video.duration, detect(run, stored_TC, video.timeline, video.duration))
+
+
+def _without_worse(prediction: Prediction, min_score: float) -> Prediction:
+    kept = [detection for detection in prediction.detections if detection.score >= min_score]
+    return replace(prediction, detections=kept)
+
+
+# --- What comes out ---------------------------------------------------------------------------------------------------
+
+
+def write_outputs(config: PredictConfig, predictions: Sequence[Prediction]) -> None:
+    """The JSON; beside it the csv, subtitles for each video, and the page if it is asked for."""
+    write_detections(config.out, {prediction.video_id: prediction.detections for prediction in predictions})
+    write_csv(config.out.with_suffix(".csv"), predictions)
+    for prediction in predictions:
+        subtitles = config.out.with_name(f"{prediction.video_id}.vtt")
+        write_subtitles(subtitles, prediction.detections, least_share=config.subtitle_score)
+    if config.report:
+        page = config.out.with_suffix(".html")
+        write_report(
+            page,
+            title="Detected actions",
+            description=f"What {config.run.resolve().name} found in {_count(len(predictions), 'video')}.",
+            videos=[ReportVideo(p.video_id, p.path, p.duration, p.detections) for p in predictions],
+        )
+
+
+def write_csv(path: Path, predictions: Iterable[Prediction]) -> None:
+    """A row for each detection, and one of the id alone for a video without any, as `read_annotations` reads them.
+
+    Times are in seconds, to the millisecond.
+    """
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("video", "start", "end", "label", "score"))
+        for prediction in predictions:
+            for d in prediction.detections:
+                writer.writerow((prediction.video_id, f"{d.start:.3f}", f"{d.end:.3f}", d.label, f"{d.score:.6g}"))
+            if not prediction.detections:
+                writer.writerow((prediction.video_id, "", "", "", ""))
+
+
+def format_summary(predictions: Iterable[Prediction]) -> str:
+    """The best few detections of each video, a line each: start, end, score, label."""
+    blocks = []
+    for prediction in predictions:
+        found = len(prediction.detections)
+        best = prediction.detections[:DETECTIONS_PRINTED]
+        rest = f", the best {len(best)}" if found > len(best) else ""
+        head = f"{prediction.video_id} ({_clock(prediction.duration)}): {_count(found, 'detection')}{rest}"
+        blocks.append("\n".join([head, *map(_summary_line, best)]))
+    return "\n".join(blocks)
+
+
+def _summary_line(detection: Detection) -> str:
+    return f"  {_clock(detection.start):>9} – {_clock(detection.end):>9}  {detection.score:6.3f}  {detection.label}"
+
+
+def _clock(seconds: float) -> str:
+    """0:05.2, 12:05.2 or 1:12:05.2."""
+    tenths = round(10 * seconds)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes_of_hour = divmod(minutes, 60)
+    upper = f"{hours}:{minutes_of_hour:02}" if hours else str(minutes)
+    return f"{upper}:{rest // 10:02}.{rest % 10}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
