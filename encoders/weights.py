@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,7 @@ def _state_dict_in(checkpoint: Any, path: Path) -> dict[str, Tensor]:
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(container), Mapping):
             checkpoint = checkpoint[container]
     entries = checkpoint.items() if isinstance(checkpoint, Mapping) else ()
-    state = {key: value for key, value in entries if isinstance(value, Tensor)}
+    state = {key: value for key, value in entries if isinstance(key, str) and isinstance(value, Tensor)}
     if not state:
         raise ValueError(f"{path} holds no state dict: expected named tensors, at the top or under 'state_dict'")
     return state
@@ -133,18 +133,27 @@ def _state_dict_in(checkpoint: Any, path: Path) -> dict[str, Tensor]:
 def _load_state(encoder: Encoder, state: Mapping[str, Tensor], source: str, allow_missing: bool) -> None:
     own = encoder.network.state_dict()
     found = _rename(encoder, state, source)
-    missing = [key for key in own if key not in found and not _is_step_count(key)]
-    unexpected = [key for key in found if key not in own]
-    fitting = {key: tensor for key, tensor in found.items() if key in own}
-    _check_shapes(encoder, fitting, own, source)
-    if missing or unexpected:
-        problem = (
-            f"{source} does not fit {encoder.name}: {_listed('missing', missing)}, {_listed('unexpected', unexpected)}"
-        )
-        if not allow_missing or len(missing) == len(own):
-            raise ValueError(f"{problem}. Choose the encoder that the weights were made for, or allow missing keys")
-        warnings.warn(f"{problem}. Loaded the other {len(fitting)}", stacklevel=4)
-    encoder.network.load_state_dict(fitting, strict=False)
+    problems = _problems(own, found)
+    if any(problems.values()):
+        message = f"{source} does not fit {encoder.name}: {_listed(problems)}"
+        if problems["with another shape"] or own.keys().isdisjoint(found):
+            raise ValueError(f"{message}. Choose the encoder that the weights were made for")
+        if not allow_missing:
+            raise ValueError(f"{message}. Choose the encoder that the weights were made for, or set allow_missing")
+        warnings.warn(f"{message}. The rest was loaded", stacklevel=4)
+    encoder.network.load_state_dict(found, strict=False)
+
+
+def _problems(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    return {
+        "missing": [key for key in own if key not in found and not _is_step_count(key)],
+        "unexpected": [key for key in found if key not in own],
+        "with another shape": [
+            f"{key} {tuple(found[key].shape)} instead of {tuple(own[key].shape)}"
+            for key in own
+            if key in found and found[key].shape != own[key].shape
+        ],
+    }
 
 
 def _rename(encoder: Encoder, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
@@ -165,20 +174,12 @@ def _unwrapped(key: str) -> str:
     return key
 
 
-def _check_shapes(encoder: Encoder, found: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:
-    other = [
-        f"{key} {tuple(tensor.shape)} instead of {tuple(own[key].shape)}"
-        for key, tensor in found.items()
-        if tensor.shape != own[key].shape
-    ]
-    if other:
-        raise ValueError(f"{source} does not fit {encoder.name}: {_listed('of another shape', other)}")
-
-
-def _listed(what: str, keys: Iterable[str], most: int = 5) -> str:
-    keys = list(keys)
-    shown = ", ".join(keys[:most]) + (", ..." if len(keys) > most else "")
-    return f"{len(keys)} keys {what}" + (f" ({shown})" if keys else "")
+def _listed(problems: Mapping[str, list[str]], most: int = 3) -> str:
+    return "; ".join(
+        f"keys {kind}: {len(keys)} ({', '.join(keys[:most])}{', ...' if len(keys) > most else ''})"
+        for kind, keys in problems.items()
+        if keys
+    )
 
 
 def _is_step_count(key: str) -> bool:
