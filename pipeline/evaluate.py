@@ -262,10 +262,9 @@ def _pairs(group_N: IntArray, group_M: IntArray) -> Iterator[tuple[IntArray, Int
 
 
 def _tiou(a_P2: FloatArray, b_P2: FloatArray) -> FloatArray:
-    """Temporal intersection over union of paired segments; `b` is never empty."""
+    """Temporal intersection over union of paired segments; negative where they do not meet. `b` is never empty."""
     intersection = np.minimum(a_P2[:, 1], b_P2[:, 1]) - np.maximum(a_P2[:, 0], b_P2[:, 0])
-    intersection = np.maximum(intersection, 0.0)
-    lengths = np.maximum(a_P2[:, 1] - a_P2[:, 0], 0.0) + (b_P2[:, 1] - b_P2[:, 0])
+    lengths = (a_P2[:, 1] - a_P2[:, 0]) + (b_P2[:, 1] - b_P2[:, 0])
     return np.asarray(intersection / (lengths - intersection))
 
 

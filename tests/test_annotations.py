@@ -308,6 +308,7 @@ def test_match_ids() -> None:
         "v_def": "def",
         "ghi": "ghi",
     }
+    assert match_ids(["abc", "v_v_abc"], ["v_abc"]) == {"abc": "v_abc"}
     # What is wanted by its own name is not given to another.
     assert match_ids(["abc", "v_abc"], ["v_abc"]) == {"v_abc": "v_abc"}
     assert match_ids(["abc", "v_abc"], ["abc", "v_abc"]) == {"abc": "abc", "v_abc": "v_abc"}

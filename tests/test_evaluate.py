@@ -19,8 +19,9 @@ from pipeline.data.detections import Detection, DetectionTable, write_detections
 TIOU = list(fast.ACTIVITYNET_TIOU)
 
 
-def ground_truth(truth: Truth) -> fast.GroundTruth:
-    videos: dict[str, Video] = {}
+def ground_truth(truth: Truth, empty: str = "") -> fast.GroundTruth:
+    """Columns of the truth; `empty` names one more video, without segments."""
+    videos = {empty: Video(empty, None, "validation", ())} if empty else {}
     for name, label, start, end in truth:
         before = videos[name].segments if name in videos else ()
         videos[name] = Video(name, None, "validation", (*before, Segment(start, end, label)))
@@ -81,6 +82,13 @@ def test_ties_keep_the_order_of_the_file() -> None:
     assert ap(truth, [miss, hit], 0.5) == [0.5]
 
 
+def test_of_two_equal_overlaps_the_first_in_the_file_is_taken() -> None:
+    early, late = ("v", "run", 0.0, 10.0), ("v", "run", 2.0, 12.0)
+    found: Found = [("v", "run", 1, 11, 0.9), ("v", "run", 0, 10, 0.8)]  # 9/11 with both; 1 with the early one alone
+    assert ap([early, late], found, 0.7) == [0.5]
+    assert ap([late, early], found, 0.7) == [1.0]
+
+
 def test_video_without_the_class_or_outside_the_subset_gives_false_positives() -> None:
     truth: Truth = [("v", "run", 0, 10), ("w", "jump", 0, 10)]
     for video in ("w", "elsewhere"):
@@ -133,17 +141,26 @@ def random_case(seed: int, videos: int, truths: int, detections: int) -> tuple[T
     return rows(truths, videos), [(*row, score) for row, score in zip(found, scores.tolist(), strict=True)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1), videos=st.integers(1, 6), truths=st.integers(1, 40), detections=st.integers(0, 120)
 )
 def test_agrees_with_the_reference(seed: int, videos: int, truths: int, detections: int) -> None:
     truth, found = random_case(seed, videos, truths, detections)
-    metrics = fast.detection_metrics(ground_truth(truth), table(found), TIOU)
+    # Of the two further videos that have detections, one is in the subset, without segments.
+    columns = ground_truth(truth, empty=f"v{videos}")
+    metrics = fast.detection_metrics(columns, table(found), TIOU)
     expected = [100 * mean_average_precision(truth, found, threshold) for threshold in TIOU]
     assert metrics["map"] == pytest.approx(expected, abs=1e-9)
-    recall = fast.average_recall(ground_truth(truth), table(found), TIOU)
+    recall = fast.average_recall(columns, table(found), TIOU)
     assert recall.tolist() == pytest.approx(average_recall(truth, found, TIOU), abs=1e-9)
+
+
+def test_recall_of_more_than_a_hundred_proposals_a_video_agrees_with_the_reference() -> None:
+    # Four videos, one of them without segments and one outside the subset: far more than can be kept.
+    truth, found = random_case(11, videos=2, truths=12, detections=700)
+    recall = fast.average_recall(ground_truth(truth, empty="v2"), table(found), [0.5, 0.9])
+    assert recall.tolist() == pytest.approx(average_recall(truth, found, [0.5, 0.9]), abs=1e-9)
 
 
 def test_per_class_agrees_with_the_reference_at_low_thresholds() -> None:
