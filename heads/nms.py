@@ -55,21 +55,23 @@ def _soft_nms(
     """`soft_nms` of one chunk; changes `scores_BN`. BMN's variant where `length` is given."""
     start_BN, end_BN = (edge.contiguous() for edge in segments_BN2.unbind(-1))
     width_BN = end_BN - start_BN
-    kept = scores_BN.new_zeros(len(scores_BN), keep)
-    index = torch.zeros_like(kept, dtype=torch.long)
+    kept_BK2 = segments_BN2.new_zeros(len(scores_BN), keep, 2)
+    kept_BK = scores_BN.new_zeros(len(scores_BN), keep)
+    index_BK = torch.zeros_like(kept_BK, dtype=torch.long)
     for step in range(min(keep, scores_BN.shape[1])):
         best_B1, place_B1 = scores_BN.max(dim=1, keepdim=True)
         if not best_B1.any():
             break
-        kept[:, step : step + 1], index[:, step : step + 1] = best_B1, place_B1 * (best_B1 > 0)
-        width_B1 = width_BN.gather(1, place_B1)
-        overlap_BN = torch.minimum(end_BN, end_BN.gather(1, place_B1))
-        overlap_BN.sub_(torch.maximum(start_BN, start_BN.gather(1, place_B1))).clamp_(min=0)
-        union_BN = (width_BN + width_B1).sub_(overlap_BN).clamp_(min=torch.finfo(width_BN.dtype).tiny)
+        start_B1, end_B1 = start_BN.gather(1, place_B1), end_BN.gather(1, place_B1)
+        is_box_B1 = best_B1 > 0
+        kept_BK2[:, step] = torch.cat([start_B1, end_B1], dim=1) * is_box_B1
+        kept_BK[:, step], index_BK[:, step] = best_B1[:, 0], (place_B1 * is_box_B1)[:, 0]
+
+        overlap_BN = torch.minimum(end_BN, end_B1).sub_(torch.maximum(start_BN, start_B1)).clamp_(min=0)
+        union_BN = (width_BN + (end_B1 - start_B1)).sub_(overlap_BN).clamp_(min=torch.finfo(width_BN.dtype).tiny)
         iou_BN = overlap_BN.div_(union_BN)
         decay_BN = torch.exp(iou_BN.square().mul_(-1 / sigma))
         if length is not None:
-            decay_BN[iou_BN <= 0.5 + 0.4 * width_B1 / length] = 1
+            decay_BN[iou_BN <= 0.5 + 0.4 * (end_B1 - start_B1) / length] = 1
         scores_BN.mul_(decay_BN).scatter_(1, place_B1, 0)
-    segments = segments_BN2.gather(1, index[..., None].expand(-1, -1, 2)) * (kept > 0)[..., None]
-    return segments, kept, index
+    return kept_BK2, kept_BK, index_BK

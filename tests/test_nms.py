@@ -1,0 +1,89 @@
+"""Soft-NMS against a loop over the boxes of one video."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from reference_gtad import soft_nms as slow_soft_nms
+from torch import Tensor
+
+import heads.nms
+from heads.nms import soft_nms
+
+
+def random_boxes(seed: int, videos: int, boxes: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.rand(videos, boxes, generator=generator, dtype=torch.double) * 80
+    end = start + 1 + torch.rand(videos, boxes, generator=generator, dtype=torch.double) * 50
+    scores = torch.rand(videos, boxes, generator=generator, dtype=torch.double)
+    return torch.stack([start, end], dim=2), scores * (scores > 0.2)
+
+
+@pytest.mark.parametrize(("method", "sigma", "length"), [("gaussian", 0.8, None), ("bmn", 0.4, 130.0)])
+@given(seed=st.integers(0, 1000), boxes=st.integers(1, 25), keep=st.integers(1, 30))
+def test_equals_the_loop(method: str, sigma: float, length: float | None, seed: int, boxes: int, keep: int) -> None:
+    segments, scores = random_boxes(seed, 3, boxes)
+    kept, kept_scores, index = soft_nms(segments, scores, keep=keep, sigma=sigma, method=method, length=length)
+    for video in range(3):
+        expected = slow_soft_nms(segments[video].tolist(), scores[video].tolist(), keep, sigma, length)
+        num = len(expected)
+        assert index[video, :num].tolist() == [place for place, _ in expected]
+        assert kept_scores[video, :num].tolist() == pytest.approx([score for _, score in expected], rel=1e-9)
+        assert kept[video, :num].tolist() == segments[video, index[video, :num]].tolist()
+        assert not kept_scores[video, num:].any()
+        assert not kept[video, num:].any()
+
+
+def test_gaussian_by_hand() -> None:
+    # [0, 4] and [2, 6] overlap by a third; [8, 9] overlaps neither.
+    segments = torch.tensor([[[0.0, 4.0], [2.0, 6.0], [8.0, 9.0]]])
+    _, scores, index = soft_nms(segments, torch.tensor([[0.9, 0.8, 0.75]]), keep=3, sigma=0.5)
+    assert index.tolist() == [[0, 2, 1]]
+    assert scores[0].tolist() == pytest.approx([0.9, 0.75, 0.8 * math.exp(-1 / 9 / 0.5)])
+
+
+def test_bmn_spares_more_beside_a_wide_segment() -> None:
+    # IoU 0.6: lowered beside a segment of a tenth of the video (above 0.54), spared beside one of a half (below 0.7).
+    segments, scores = torch.tensor([[[0.0, 10.0], [0.0, 6.0]]]), torch.tensor([[0.9, 0.8]])
+    _, lowered, _ = soft_nms(segments, scores, keep=2, sigma=0.4, method="bmn", length=100.0)
+    _, spared, _ = soft_nms(segments, scores, keep=2, sigma=0.4, method="bmn", length=20.0)
+    assert lowered[0].tolist() == pytest.approx([0.9, 0.8 * math.exp(-0.36 / 0.4)])
+    assert spared[0].tolist() == pytest.approx([0.9, 0.8])
+
+
+def test_bmn_needs_the_length() -> None:
+    with pytest.raises(ValueError, match="give length="):
+        soft_nms(*random_boxes(0, 1, 3), keep=2, method="bmn")
+
+
+def test_the_first_of_equal_scores_comes_first() -> None:
+    segments = torch.tensor([[[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]])
+    assert soft_nms(segments, torch.full((1, 3), 0.5), keep=3)[2].tolist() == [[0, 1, 2]]
+
+
+def test_leaves_its_arguments_alone() -> None:
+    segments, scores = random_boxes(0, 2, 9)
+    before = scores.clone()
+    soft_nms(segments, scores, keep=9)
+    assert torch.equal(scores, before)
+
+
+def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    segments, scores = random_boxes(0, 7, 9)
+    whole = soft_nms(segments, scores, keep=5)
+    monkeypatch.setattr(heads.nms, "_BOXES_AT_A_TIME", 18)
+    for ours, expected in zip(soft_nms(segments, scores, keep=5), whole, strict=True):
+        assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize(("videos", "boxes"), [(0, 5), (2, 5), (2, 0)])
+def test_nothing_to_keep(videos: int, boxes: int) -> None:
+    segments, scores, index = soft_nms(torch.ones(videos, boxes, 2), torch.zeros(videos, boxes), keep=4)
+    assert segments.shape == (videos, 4, 2)
+    assert not segments.any()
+    assert not scores.any()
+    assert not index.any()
