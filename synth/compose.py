@@ -32,7 +32,7 @@ def compose_clip(rng: np.random.Generator, label: str, *, num_frames: int, fps: 
     # The action outlasts the clip on both sides: a clip is cut out of an action, as in Kinetics.
     length = num_frames / fps
     before, after = rng.uniform(0.1, 1.0, 2)
-    action = Action(label, -before, length + after, rng.uniform(1.0, 1.8))
+    action = Action(label, -before, length + after, rng.uniform(0.8, 1.3))
     return _compose(rng, [(label, (action,))], num_distractors=int(rng.integers(0, 2)))
 
 
@@ -50,7 +50,7 @@ def compose_untrimmed(rng: np.random.Generator, labels: Sequence[str], *, num_fr
         (
             label,
             tuple(
-                Action(label, first / fps, last / fps, rng.uniform(1.0, 1.8))
+                Action(label, first / fps, last / fps, rng.uniform(0.8, 1.3))
                 for (first, last), turn in zip(spans, turns, strict=True)
                 if turn == who
             ),
@@ -88,7 +88,7 @@ def _compose(rng: np.random.Generator, cast: list[tuple[str, tuple[Action, ...]]
         camera_x=Wander.draw(rng, 0, rng.uniform(0, 0.12), 0.15),
         camera_y=Wander.draw(rng, 0, rng.uniform(0, 0.12), 0.15),
         light=Wander.draw(rng, rng.uniform(0.75, 1.1), 0.08, 0.2),
-        noise=rng.uniform(0.005, 0.03),
+        noise=rng.uniform(0.003, 0.02),
         noise_seed=int(rng.integers(2**32)),
     )
 
@@ -111,7 +111,7 @@ def _draw_actor(rng: np.random.Generator, label: str, actions: tuple[Action, ...
         label = str(rng.choice(list(USUAL_LOOKS)))
     return Actor(
         look=_vary(rng, USUAL_LOOKS[label]),
-        radius=rng.uniform(0.22, 0.34),
+        radius=rng.uniform(0.28, 0.42),
         x=Wander.draw(rng, place[0], 0.15, 0.2),
         y=Wander.draw(rng, place[1], 0.15, 0.2),
         angle=Wander.draw(rng, rng.uniform(-0.3, 0.3), 0.3, 0.2),
@@ -131,7 +131,8 @@ def _tint(rng: np.random.Generator, color: RGB) -> RGB:
 
 
 def _draw_background(rng: np.random.Generator) -> Background:
-    top, bottom = rng.uniform(0.1, 0.65, (2, 3))
+    # Greyish, so that the actors stand out.
+    top, bottom = (rng.uniform(0.15, 0.5) + rng.uniform(-0.08, 0.08, 3) for _ in range(2))
     waves = tuple(
         (
             rng.uniform(0.01, 0.06),

@@ -83,7 +83,6 @@ _PATTERNS: dict[str, Callable[[Array, Array], Array]] = {
     "belly": lambda x, y: 0.5 - np.sqrt(x * x + (y - 0.35) ** 2),
     "half": lambda x, y: y - 0.25,
     "stripes": lambda x, y: 0.4 * np.sin(7 * x),
-    "bars": lambda x, y: 0.4 * np.sin(7 * y + 1),
     "checks": lambda x, y: 0.5 * np.sin(5 * x) * np.sin(5 * y),
     "frame": lambda x, y: np.maximum(np.abs(x), np.abs(y)) - 0.6,
 }
@@ -94,7 +93,7 @@ USUAL_LOOKS: dict[str, Look] = {
     "blink": Look("hexagon", "frame", (0.25, 0.72, 0.92), (0.10, 0.38, 0.70)),
     "grow": Look("flower", "belly", (0.95, 0.47, 0.72), (1.00, 0.85, 0.50)),
     "shake": Look("square", "checks", (0.36, 0.76, 0.36), (0.16, 0.49, 0.27)),
-    "orbit": Look("triangle", "bars", (0.97, 0.55, 0.20), (0.66, 0.27, 0.12)),
+    "orbit": Look("triangle", "half", (0.98, 0.60, 0.20), (1.00, 0.90, 0.72)),
     "stretch": Look("cross", "half", (0.62, 0.44, 0.91), (0.84, 0.74, 0.99)),
     "flip": Look("diamond", "stripes", (0.90, 0.92, 0.96), (0.36, 0.42, 0.55)),
 }

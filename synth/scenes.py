@@ -16,7 +16,7 @@ from synth.compose import compose_clip, compose_untrimmed
 from synth.motions import MOTIONS
 from synth.render import draw_scene, write_video
 
-FRAME_RATES = (10, 15)
+FRAME_RATES = (12, 15)
 CLIP_SECONDS = (2, 3)
 
 
@@ -37,7 +37,7 @@ class DatasetSize:
 
 SIZES: dict[str, DatasetSize] = {
     "tiny": DatasetSize(4, 2, 1, 6, 4, (5, 7)),
-    "demo": DatasetSize(8, 24, 6, 60, 30, (20, 28)),
+    "demo": DatasetSize(8, 40, 6, 60, 30, (20, 28)),
     "ablation": DatasetSize(8, 40, 10, 150, 80, (20, 28)),
 }
 
