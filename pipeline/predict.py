@@ -36,7 +36,7 @@ from pipeline.extract import (
     resolve_device,
 )
 from pipeline.report import ReportVideo, write_report
-from pipeline.subtitles import write_subtitles
+from pipeline.subtitles import without_repeats, write_subtitles
 
 DETECTIONS_PRINTED = 5  # for each video
 
@@ -199,13 +199,12 @@ def write_csv(path: Path, predictions: Iterable[Prediction]) -> None:
 
 
 def format_summary(predictions: Iterable[Prediction]) -> str:
-    """The best few detections of each video, a line each: start, end, score, label."""
+    """The best few detections of each video, repeats left out, a line each: start, end, score, label."""
     blocks = []
     for prediction in predictions:
-        found = len(prediction.detections)
-        best = prediction.detections[:DETECTIONS_PRINTED]
-        rest = f", the best {len(best)}" if found > len(best) else ""
-        head = f"{prediction.video_id} ({_clock(prediction.duration)}): {_count(found, 'detection')}{rest}"
+        best = without_repeats(prediction.detections)[:DETECTIONS_PRINTED]
+        found = _count(len(prediction.detections), "detection")
+        head = f"{prediction.video_id} ({_clock(prediction.duration)}): {found}" + (", best first" if best else "")
         blocks.append("\n".join([head, *map(_summary_line, best)]))
     return "\n".join(blocks)
 

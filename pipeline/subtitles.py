@@ -13,10 +13,29 @@ from pipeline.data.detections import Detection
 
 
 def write_subtitles(path: Path, detections: Sequence[Detection], *, least_share: float = 0.0) -> None:
-    """Write those of one video's detections that score at least `least_share` of its best score."""
+    """Write those of one video's detections that score at least `least_share` of its best score, without repeats."""
     least = least_share * max((detection.score for detection in detections), default=0.0)
-    text = format_subtitles(detection for detection in detections if detection.score >= least)
+    text = format_subtitles(without_repeats(detection for detection in detections if detection.score >= least))
     path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def without_repeats(detections: Iterable[Detection]) -> list[Detection]:
+    """For a reader: no detection that shares more than half of itself, or of a better one of its label, with that one.
+
+    Soft-NMS lowers such scores and keeps them, which is good for mAP and tells a person the same thing twice.
+    The best come first.
+    """
+    kept: list[Detection] = []
+    for detection in sorted(detections, key=lambda detection: -detection.score):
+        if not any(_repeats(detection, better) for better in kept):
+            kept.append(detection)
+    return kept
+
+
+def _repeats(detection: Detection, better: Detection) -> bool:
+    shared = min(detection.end, better.end) - max(detection.start, better.start)
+    shorter = min(detection.end - detection.start, better.end - better.start)
+    return detection.label == better.label and 2 * shared > shorter
 
 
 def format_subtitles(detections: Iterable[Detection]) -> str:

@@ -154,7 +154,7 @@ def test_every_output_is_written(data: Path, tmp_path: Path, capsys: pytest.Capt
     for name in ("scene%200.mp4", "scene%201.mp4"):
         assert f"/videos/{name}" in page
     printed = capsys.readouterr().out
-    assert printed.startswith(f"scene 0 (0:04.0): {len(found['scene 0'])} detections, the best 5\n")
+    assert printed.startswith(f"scene 0 (0:04.0): {len(found['scene 0'])} detections, best first\n")
 
 
 def test_a_broken_video_is_listed_and_the_others_are_done(
@@ -261,9 +261,10 @@ def prediction(video_id: str, duration: float, *detections: Detection) -> predic
 
 def test_the_summary_names_the_best_actions() -> None:
     many = [Detection(float(i), i + 0.96, "spin", 1 - i / 10) for i in range(6)]
+    many.insert(1, Detection(0.1, 0.9, "spin", 0.95))  # tells nothing that the first does not
     summary = predict.format_summary([prediction("a", 3725.04, *many), prediction("b", 59.97)])
     assert summary.splitlines() == [
-        "a (1:02:05.0): 6 detections, the best 5",
+        "a (1:02:05.0): 7 detections, best first",
         "     0:00.0 –    0:01.0   1.000  spin",
         "     0:01.0 –    0:02.0   0.900  spin",
         "     0:02.0 –    0:03.0   0.800  spin",

@@ -4,11 +4,12 @@ import html
 import re
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.data.detections import Detection
-from pipeline.subtitles import format_subtitles, write_subtitles
+from pipeline.subtitles import format_subtitles, without_repeats, write_subtitles
 
 CLOCK = r"(\d{2,}):([0-5]\d):([0-5]\d)\.(\d{3})"
 CUE = re.compile(rf"{CLOCK} --> {CLOCK}\n([^\n]+) \(([\d.]+)\)")
@@ -43,6 +44,33 @@ def test_cues_in_order_of_time() -> None:
         "00:00:01.250 --> 00:00:04.000\nrun (0.20)\n\n"
         "01:00:00.000 --> 01:02:03.500\nlong jump (0.93)\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "label", "is_kept"),
+    [
+        (10.0, 14.0, "spin", True),  # touches
+        (9.0, 13.0, "spin", True),  # shares a quarter of itself
+        (6.0, 14.0, "spin", True),  # shares half of itself
+        (5.9, 13.9, "spin", False),  # shares more than half of itself
+        (4.0, 5.0, "spin", False),  # lies inside
+        (1.0, 50.0, "spin", False),  # holds nearly all of the better one
+        (0.0, 10.0, "run", True),  # another action
+    ],
+)
+def test_a_repeat_shares_more_than_half_with_a_better_one(start: float, end: float, label: str, is_kept: bool) -> None:
+    best, other = Detection(0.0, 10.0, "spin", 0.9), Detection(start, end, label, 0.5)
+    assert without_repeats([other, best]) == [best, other][: 1 + is_kept]
+
+
+def test_what_repeats_a_repeat_is_kept() -> None:
+    chain = [Detection(0.0, 10.0, "spin", 0.9), Detection(4.0, 14.0, "spin", 0.8), Detection(8.5, 18.5, "spin", 0.7)]
+    assert without_repeats(chain) == [chain[0], chain[2]]
+
+
+def test_subtitles_say_a_thing_once(tmp_path: Path) -> None:
+    write_subtitles(tmp_path / "a.vtt", [Detection(0.0, 2.0, "spin", 0.9), Detection(0.1, 2.1, "spin", 0.8)])
+    assert parse((tmp_path / "a.vtt").read_text(encoding="utf-8")) == [(0.0, 2.0, "spin")]
 
 
 def test_no_detections_still_make_a_subtitle_file() -> None:
