@@ -197,7 +197,7 @@ def iterate_features(
         precision, decoder, time_limit: as in `ExtractConfig`.
         on_frames: called with a video's id, how many of its frames are encoded, and how many there are to encode.
     """
-    encode = _BatchEncoder(encoder, batch_size, device or torch.device("cpu"), precision)
+    encode = BatchEncoder(encoder, batch_size, device or torch.device("cpu"), precision)
     under_way: deque[_Video | Failure] = deque()
     batch: list[_Item] = []
     with _Decoding(videos, encoder, sampling, decoder, time_limit, ahead=2 * batch_size) as events:
@@ -224,7 +224,7 @@ def _fail(failure: Failure, under_way: deque[_Video | Failure], batch: list[_Ite
     under_way.append(failure)
 
 
-def _deliver(batch: list[_Item], encode: _BatchEncoder, on_frames: OnFrames | None) -> None:
+def _deliver(batch: list[_Item], encode: BatchEncoder, on_frames: OnFrames | None) -> None:
     """Encode what is in the batch, hand each vector to its video, and empty the batch."""
     if not batch:
         return
@@ -287,7 +287,7 @@ class _Item:
 _Event = _Video | _Item | Failure
 
 
-class _BatchEncoder:
+class BatchEncoder:
     """Encodes up to `batch_size` items as one batch of just that size."""
 
     def __init__(self, encoder: Encoder, batch_size: int, device: torch.device, precision: Precision) -> None:

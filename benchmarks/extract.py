@@ -1,0 +1,211 @@
+"""How near `pipeline extract` comes to what the machine can do, and how much memory a long video takes.
+
+    python benchmarks/extract.py [--encoder tsm_r18] [--runs 5] [--hours 3] [--skip speed|memory]
+
+Speed. Each run measures, on the same files and cores: decoding alone, encoding alone (of as many batches), and both
+together through `iterate_features`. The two alone use their cores as they please, so what they allow together is not
+the slower one of them: it is
+
+    bound = max(decoding alone, encoding alone, (CPU time of decoding + CPU time of encoding) / cores)
+
+where CPU time is that of the work itself: of encoding, what it takes on a single thread, without the waiting that more
+threads add. Efficiency = bound / both together; the median over the runs is printed, and of each of the times.
+
+Memory. The peak of this process and its children while a video of so many hours, looped from a clip's packets, goes
+through; "beside the model" is what came on top of the memory held once the encoder has run its first batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT)]
+
+from benchmarks.videos import loop_packets, write_video  # noqa: E402
+from encoders import Encoder, build_encoder  # noqa: E402
+from pipeline.config import SamplingConfig  # noqa: E402
+from pipeline.data.decoder_process import DecoderProcess  # noqa: E402
+from pipeline.data.snippets import Sampling, SnippetAssembler, sample_snippets  # noqa: E402
+from pipeline.extract import BatchEncoder, VideoFeatures, iterate_features, resolve_sampling  # noqa: E402
+
+BATCH_SIZE = 16
+CORES = len(os.sched_getaffinity(0))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", default="tsm_r18")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--videos", type=int, default=3, help="how many, of --seconds each, for the speed")
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--hours", type=float, default=3)
+    parser.add_argument("--skip", choices=["speed", "memory"])
+    options = parser.parse_args()
+    encoder = build_encoder(options.encoder, weights="random")
+    sampling = resolve_sampling(encoder, SamplingConfig())
+    with tempfile.TemporaryDirectory() as name:
+        if options.skip != "speed":
+            names = [f"v{index}" for index in range(options.videos)]
+            videos = {
+                video: write_video(Path(name) / f"{video}.mp4", seconds=options.seconds, seed=seed)
+                for seed, video in enumerate(names)
+            }
+            report_speed(videos, encoder, sampling, options.runs)
+        if options.skip != "memory":
+            clip = write_video(Path(name) / "clip.mp4", seconds=10)
+            long_video = loop_packets(clip, Path(name) / "long.mp4", seconds=3600 * options.hours)
+            report_memory(long_video, encoder, sampling)
+
+
+# --- Speed ------------------------------------------------------------------------------------------------------------
+
+
+class Spent(NamedTuple):
+    """Seconds by the clock, and of CPU in this process and its children that have ended."""
+
+    wall: float
+    cpu: float
+
+
+def report_speed(videos: Mapping[str, Path], encoder: Encoder, sampling: Sampling, runs: int) -> None:
+    measured = [measure(videos, encoder, sampling) for _ in range(runs)]
+    for what in measured[0]:
+        values = [times[what] for times in measured]
+        print(f"{what:28} {statistics.median(values):8.3f}   of {', '.join(f'{value:.3f}' for value in values)}")
+
+
+def measure(videos: Mapping[str, Path], encoder: Encoder, sampling: Sampling) -> dict[str, float]:
+    """One run: seconds, and the efficiency."""
+    num_items = 0
+
+    def decode() -> None:
+        nonlocal num_items
+        num_items = sum(decode_alone(videos, encoder, sampling))
+
+    decoding = spent(decode)
+    encoding = spent(lambda: encode_alone(encoder, num_items))
+    single = on_one_thread(lambda: spent(lambda: encode_alone(encoder, num_items)))
+    both = spent(lambda: extract(videos, encoder, sampling))
+    bound = max(decoding.wall, encoding.wall, (decoding.cpu + single.cpu) / CORES)
+    return {
+        "decoding alone (s)": decoding.wall,
+        "  its CPU time (s)": decoding.cpu,
+        "encoding alone (s)": encoding.wall,
+        "  CPU time on one thread (s)": single.cpu,
+        "bound (s)": bound,
+        "both together (s)": both.wall,
+        "  their CPU time (s)": both.cpu,
+        "efficiency": bound / both.wall,
+    }
+
+
+def decode_alone(videos: Mapping[str, Path], encoder: Encoder, sampling: Sampling) -> Iterator[int]:
+    """Decode what extraction would; yields how many items an encoder would be given of each video."""
+    with DecoderProcess() as process:
+        for path in videos.values():
+            info = process.probe(path)
+            indices_TL, _ = sample_snippets(info.timestamps, info.duration, sampling)
+            frames = SnippetAssembler[object](indices_TL).frames
+            for _ in process.frames(path, frames, resize=encoder.resize, crop=encoder.size):
+                pass
+            yield len(frames) if encoder.frame_wise else len(indices_TL)
+
+
+def encode_alone(encoder: Encoder, num_items: int) -> None:
+    encode = BatchEncoder(encoder, BATCH_SIZE, torch.device("cpu"), "auto")
+    frame = np.zeros((encoder.size, encoder.size, 3), np.uint8)
+    item = [frame] * (1 if encoder.frame_wise else encoder.num_frames)
+    for _ in range(-(-num_items // BATCH_SIZE)):
+        encode([item] * BATCH_SIZE)
+
+
+def extract(videos: Mapping[str, Path], encoder: Encoder, sampling: Sampling) -> None:
+    for result in iterate_features(videos, encoder, sampling, batch_size=BATCH_SIZE):
+        assert isinstance(result, VideoFeatures), result
+
+
+def spent(work: Callable[[], None]) -> Spent:
+    started, cpu = time.perf_counter(), cpu_seconds()
+    work()
+    return Spent(time.perf_counter() - started, cpu_seconds() - cpu)
+
+
+def cpu_seconds() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def on_one_thread(work: Callable[[], Spent]) -> Spent:
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return work()
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+# --- Memory -----------------------------------------------------------------------------------------------------------
+
+
+def report_memory(video: Path, encoder: Encoder, sampling: Sampling) -> None:
+    encode_alone(encoder, 1)
+    model = resident_bytes()
+    started = time.perf_counter()
+    with sampled_peak() as peak:
+        [result] = iterate_features({"long": video}, encoder, sampling, batch_size=BATCH_SIZE)
+    assert isinstance(result, VideoFeatures), result
+    print(f"a video of {result.duration / 3600:.2f} hours, {len(result.features_TC)} rows, ", end="")
+    print(f"in {time.perf_counter() - started:.0f} s: peak {peak[0] / 2**20:.0f} MiB, ", end="")
+    print(f"of which {(peak[0] - model) / 2**20:.0f} MiB beside the model")
+
+
+@contextmanager
+def sampled_peak() -> Iterator[list[int]]:
+    """The largest `resident_bytes` seen while the body runs, looked at ten times a second, as the list's only item."""
+    peak = [resident_bytes()]
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.1):
+            peak[0] = max(peak[0], resident_bytes())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process and its children; pages that they share count for each (Linux)."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    for task in Path("/proc/self/task").iterdir():
+        children += (task / "children").read_text().split()
+    total = 0
+    for pid in {str(os.getpid()), *children}:
+        try:
+            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return total
+
+
+if __name__ == "__main__":
+    main()
