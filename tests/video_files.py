@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -77,7 +78,7 @@ def write_video(
     presentation times in seconds where these are not i/fps; `audio_seconds` adds a silent sound track of that length.
     """
     with av.open(str(path), "w", options=dict(format_options or {})) as container:
-        stream = container.add_stream(codec, rate=Fraction(fps), options=dict(options or {}))
+        stream = cast(av.VideoStream, container.add_stream(codec, rate=Fraction(fps), options=dict(options or {})))
         stream.width, stream.height = size
         stream.pix_fmt = pix_fmt
         stream.codec_context.time_base = 1 / Fraction(fps) if timestamps is None else Fraction(1, TICKS_PER_SECOND)
