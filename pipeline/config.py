@@ -97,6 +97,10 @@ class TrainingConfig:
     num_workers: int = 1
     """Processes that prepare data; 0 prepares it in the training process."""
 
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError(f"training.epochs is {self.epochs}, batch_size {self.batch_size}; both must be at least 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:

@@ -29,7 +29,7 @@ from pipeline.data.features import ENCODER_WEIGHTS, FeatureStore
 from pipeline.data.files import match_ids
 from pipeline.detector import FeatureRows, LocalizeRun, detect_all, save_run
 from pipeline.extract import resolve_device
-from pipeline.run_folder import METRICS, begin_run, check_run, is_finished
+from pipeline.run_folder import METRICS, begin_run, is_finished
 from pipeline.training import fit, load_batches
 from pipeline.windows import TrainingWindows, WindowBatch, cut_training_windows, load_finite
 
@@ -43,17 +43,15 @@ def run(config: LocalizeConfig) -> int:
         ValueError: input that cannot be trained on, or a run folder with other options.
         FileNotFoundError: no feature store, no annotations.
     """
-    check_run(config.out, config)
+    begin_run(config.out, config)
     if is_finished(config.out):
         print(f"{config.out} is finished, its metrics are in {METRICS}; delete the folder to train again")
         return 0
     data = read_data(config)
     localizer = _build(config, data)
-    begin_run(config.out, config)
     _train(config, data, localizer)
     save_run(localizer)
-    if (data.store.path / ENCODER_WEIGHTS).exists():
-        shutil.copyfile(data.store.path / ENCODER_WEIGHTS, config.out / ENCODER_WEIGHTS)
+    _copy_encoder(config, data)
     _detect(config, data, localizer)
     scored = EvaluateConfig(
         ground_truth=config.annotations,
@@ -99,6 +97,10 @@ def read_data(config: LocalizeConfig) -> LocalizeData:
     val = _videos_with_features(config, store, annotations, config.val_subset)
     _check_channels(store, [*train, *val])
     labels = Annotations(train, {}).labels
+    _note(
+        "videos last otherwise than their annotation says; look whether they are the files that were annotated",
+        [video_id for video_id, video in {**train, **val}.items() if _differs(video, store.videos[video_id].duration)],
+    )
     _note("videos have features but no annotations; they are not used", _unannotated(store, annotations))
     _note(
         "videos have one row of features, which tells nothing of time; extract with a smaller sampling.step",
@@ -143,6 +145,11 @@ def _check_channels(store: FeatureStore, video_ids: Collection[str]) -> None:
         raise ValueError(f"{store.path}: its features have different numbers of channels ({found}); extract anew")
 
 
+def _differs(video: Video, duration: float) -> bool:
+    """Whether the annotated duration is off by more than 5 % and a second."""
+    return video.duration is not None and abs(video.duration - duration) > max(1.0, 0.05 * duration)
+
+
 def _unannotated(store: FeatureStore, annotations: Annotations) -> list[str]:
     annotated = set(match_ids(annotations.videos, store.videos).values())
     return [video_id for video_id in store.videos if video_id not in annotated]
@@ -182,8 +189,8 @@ def _build(config: LocalizeConfig, data: LocalizeData) -> LocalizeRun:
 
 
 def _train(config: LocalizeConfig, data: LocalizeData, localizer: LocalizeRun) -> None:
-    train = _cut(config, data, config.train_subset, data.train)
-    val = _cut(config, data, config.val_subset, data.val)
+    train = _cut(config, data, "train", data.train)
+    val = _cut(config, data, "val", data.val)
     if len(train) == 0:
         raise ValueError(
             f"{config.annotations}: every segment of subset {config.train_subset!r} is longer than the windows of "
@@ -195,23 +202,22 @@ def _train(config: LocalizeConfig, data: LocalizeData, localizer: LocalizeRun) -
     line = fit(localizer.head, _losses, batches, val_batches, run=config.out, training=training)
     print(f"kept the weights of epoch {line['epoch']}", file=sys.stderr)
     for windows in (train, val):
-        windows.path.unlink()
+        windows.path.unlink(missing_ok=True)
 
 
-def _cut(config: LocalizeConfig, data: LocalizeData, subset: str, videos: dict[str, Video]) -> TrainingWindows:
-    num_rows = getattr(config, config.head).num_snippets
+def _cut(config: LocalizeConfig, data: LocalizeData, role: str, videos: dict[str, Video]) -> TrainingWindows:
     windows = cut_training_windows(
-        config.out / f"windows_{subset}.npy",
+        config.out / f"windows_{role}.npy",
         data.store,
         videos,
         data.labels,
-        num_rows=num_rows,
+        num_rows=getattr(config, config.head).num_snippets,
         longest=config.post.window,
         rescale=config.rescale,
     )
     _note(
-        f"segments of subset {subset!r} lie in no window of {config.post.window:g} s by more than 90 %, or behind the "
-        "end of their video; nothing is learnt from them: give a longer --post.window, or check the video files",
+        f"segments ({role}) lie in no window of {config.post.window:g} s by more than 90 %, or behind the end of their "
+        "video; nothing is learnt from them: give a longer --post.window, or check the video files",
         windows.left_out,
     )
     return windows
@@ -221,6 +227,14 @@ def _losses(head: Any, batch: WindowBatch) -> dict[str, Tensor]:
     output = head(batch.features)
     losses: dict[str, Tensor] = head.loss(output, head.targets(batch.segments, batch.labels))
     return losses
+
+
+def _copy_encoder(config: LocalizeConfig, data: LocalizeData) -> None:
+    weights = data.store.path / ENCODER_WEIGHTS
+    if weights.exists():
+        shutil.copyfile(weights, config.out / ENCODER_WEIGHTS)
+    else:
+        print(f"note: {data.store.path} has no encoder, so {config.out} cannot predict from videos", file=sys.stderr)
 
 
 # --- Detections -------------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from pipeline.data.annotations import format_blemishes
 from pipeline.data.clips import Clip, read_clips
 from pipeline.data.features import ENCODER_WEIGHTS
 from pipeline.data.files import write_json
-from pipeline.run_folder import METRICS, begin_run, check_run, is_finished
+from pipeline.run_folder import METRICS, begin_run, is_finished
 from pipeline.training import Best, fit, load_batches
 
 CLASSIFIER_WEIGHTS = "classifier.safetensors"
@@ -71,13 +71,12 @@ def run(config: PretrainConfig) -> int:
         ValueError: clips that cannot be learnt from, no such encoder or weights, or a run with other options.
         FileNotFoundError: no clips.
     """
-    check_run(config.out, config)
+    begin_run(config.out, config)
     if is_finished(config.out):
         print(f"{config.out} is finished, its metrics are in {METRICS}; delete the folder to train again")
         return 0
     train, val, labels = _read(config)
     classifier = _build(config, len(labels))
-    begin_run(config.out, config)
     failed: dict[str, str] = {}
     if fits_in_memory([*train.clips, *val.clips], classifier.encoder.resize):
         train, val = (_decode(clip_set, config, classifier.encoder, failed) for clip_set in (train, val))

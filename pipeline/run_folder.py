@@ -23,13 +23,16 @@ from pipeline.data.files import read_json
 
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
+LAST_CHECKPOINT = "last.ckpt"
 
 # A finished run is the same wherever it stands and whatever it was computed on.
 _FREE_TO_CHANGE = ("out", "training.device", "training.num_workers")
 
 
-def check_run(run: Path, config: Any) -> None:
-    """Check that the run folder is new, or was begun with the same options. Writes nothing.
+def begin_run(run: Path, config: Any) -> None:
+    """Make the run folder with its config, or go on with the one there.
+
+    A run that has not come to its first checkpoint has nothing to lose, and is begun anew with whatever options.
 
     Args:
         run: the folder.
@@ -38,17 +41,14 @@ def check_run(run: Path, config: Any) -> None:
     Raises:
         ValueError: the folder holds a run with other options, or other files.
     """
-    path = run / CONFIG
-    if path.exists():
-        _refuse_other_options(run, _read_yaml(path), _plain(dataclasses.asdict(config)))
-    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+    path, options = run / CONFIG, _plain(dataclasses.asdict(config))
+    if path.exists() and ((run / LAST_CHECKPOINT).exists() or is_finished(run)):
+        _refuse_other_options(run, _read_yaml(path), options)
+        return
+    if not path.exists() and run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise ValueError(f"{run} holds something else than a run (no {CONFIG}); give another --out")
-
-
-def begin_run(run: Path, config: Any) -> None:
-    """Make the run folder with its config, once the input has been found good."""
     run.mkdir(parents=True, exist_ok=True)
-    write_text(run / CONFIG, yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False))
+    write_text(path, yaml.safe_dump(options, sort_keys=False))
 
 
 def is_finished(run: Path) -> bool:

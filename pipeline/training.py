@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
 from pipeline.config import TrainingConfig
-from pipeline.run_folder import write_text
+from pipeline.run_folder import LAST_CHECKPOINT, write_text
 
 Losses = Callable[[Any, Any], dict[str, Tensor]]
 """(model, batch) to the scalar `loss` and whatever else is to be logged. A batch is a tuple; its first item's first
@@ -141,10 +142,11 @@ def fit(
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
-        last = run / "last.ckpt"
-        trainer.fit(task, train, validation, ckpt_path=last if last.exists() else None)
+        last = run / LAST_CHECKPOINT
+        with _ctrl_c_passed_on():
+            trainer.fit(task, train, validation, ckpt_path=last if last.exists() else None)
     model.cpu()
-    kept = torch.load(run / ("best.ckpt" if monitored else "last.ckpt"), map_location="cpu", weights_only=True)
+    kept = torch.load(run / ("best.ckpt" if monitored else LAST_CHECKPOINT), map_location="cpu", weights_only=True)
     task.load_state_dict(kept["state_dict"])
     line: dict[str, Any] = _read_log(run / "log.jsonl")[kept["epoch"]]
     return line
@@ -294,3 +296,14 @@ def _lightning_kept_quiet() -> Iterator[None]:
     finally:
         logger.setLevel(level)
         rich.reconfigure()
+
+
+@contextmanager
+def _ctrl_c_passed_on() -> Iterator[None]:
+    """Ctrl-C stays a KeyboardInterrupt. Lightning makes it a SystemExit and ignores further ones."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as interrupted:
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from interrupted

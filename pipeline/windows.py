@@ -94,7 +94,7 @@ class TrainingWindows:
     """Windows with segments; the features stay on disk, memory-mapped, so that their number is no matter of memory.
 
     Attributes:
-        path: .npy file, (W, C, T) float32.
+        path: .npy file, (W, C, T) float32; without windows there is none.
         segments: of each window, (N, 2) rows.
         labels: of each window, (N,) class indices.
         left_out: the segments that are in no window, by video and start.
@@ -139,41 +139,48 @@ def cut_training_windows(
     Raises:
         ValueError: features that are not finite.
     """
-    index = {label: k for k, label in enumerate(labels)}
-    places: list[tuple[str, Window]] = []
-    segments: list[NDArray[np.float32]] = []
-    classes: list[NDArray[np.int64]] = []
+    windows: list[_Targets] = []
     left_out: list[str] = []
     for video_id, video in videos.items():
-        known = [segment for segment in video.segments if segment.label in index]
-        seconds_N2 = np.array([(segment.start, segment.end) for segment in known], dtype=np.float64).reshape(-1, 2)
-        class_N = np.array([index[segment.label] for segment in known], dtype=np.int64)
-        used_N = np.zeros(len(known), dtype=bool)
+        seconds_N2, labels_N = _segment_arrays(video, labels)
+        used_N = np.zeros(len(labels_N), dtype=bool)
         for window in cut_windows(store.videos[video_id].duration, longest):
             inside_N = segments_inside(seconds_N2, window)
             if inside_N.any():
                 rows_N2 = window.to_rows(seconds_N2[inside_N], num_rows).clip(0, num_rows)
-                places.append((video_id, window))
-                segments.append(rows_N2.astype(np.float32))
-                classes.append(class_N[inside_N])
+                windows.append(_Targets(video_id, window, rows_N2.astype(np.float32), labels_N[inside_N]))
                 used_N |= inside_N
         left_out += [f"{video_id} at {start:g} s" for start in seconds_N2[~used_N, 0]]
-    _write_features(path, store, places, num_rows, rescale)
-    return TrainingWindows(path, segments, classes, left_out)
+    _write_features(path, store, windows, num_rows, rescale)
+    return TrainingWindows(path, [w.segments for w in windows], [w.labels for w in windows], left_out)
+
+
+class _Targets(NamedTuple):
+    """A window of a video and its segments."""
+
+    video_id: str
+    window: Window
+    segments: NDArray[np.float32]  # (N, 2) rows
+    labels: NDArray[np.int64]  # (N,)
+
+
+def _segment_arrays(video: Video, labels: Sequence[str]) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Segments (N, 2) in seconds and class indices (N,); segments of other classes are left out."""
+    known = [segment for segment in video.segments if segment.label in labels]
+    seconds_N2 = np.array([(segment.start, segment.end) for segment in known], dtype=np.float64).reshape(-1, 2)
+    return seconds_N2, np.array([labels.index(segment.label) for segment in known], dtype=np.int64)
 
 
 def _write_features(
-    path: Path, store: FeatureStore, places: Sequence[tuple[str, Window]], num_rows: int, rescale: Rescale
+    path: Path, store: FeatureStore, windows: Sequence[_Targets], num_rows: int, rescale: Rescale
 ) -> None:
-    channels = next(iter(store.videos.values())).channels
-    shape = (len(places), channels, num_rows)
-    if not places:  # nothing to map
-        np.save(path, np.empty(shape, np.float32))
+    if not windows:
         return
+    shape = (len(windows), store.videos[windows[0].video_id].channels, num_rows)
     features_WCT = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-    for slot_CT, (video_id, window) in zip(features_WCT, places, strict=True):
-        timeline = store.videos[video_id].timeline
-        slot_CT[:] = window_features(load_finite(store, video_id), timeline, window, num_rows=num_rows, rescale=rescale)
+    for slot_CT, (video_id, window, *_) in zip(features_WCT, windows, strict=True):
+        features_TC, timeline = load_finite(store, video_id), store.videos[video_id].timeline
+        slot_CT[:] = window_features(features_TC, timeline, window, num_rows=num_rows, rescale=rescale)
     features_WCT.flush()
 
 

@@ -16,7 +16,8 @@ FLOORS = (
     ("cli",),
     ("demo", "predict"),
     ("pretrain", "extract", "localize", "import_features", "describe"),
-    ("evaluate", "report", "subtitles", "training"),
+    ("detector",),
+    ("clip_batches", "evaluate", "report", "run_folder", "subtitles", "training", "windows"),
     ("data", "config", "flags"),
 )
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -169,6 +170,16 @@ def test_empty_batches_are_passed_over(tmp_path: Path) -> None:
 
     line = fit(build(), losses, load_batches(Holes(), 2), load_batches(Holes(), 2), run=tmp_path, training=TRAINING)
     assert math.isfinite(line["val_loss"])
+
+
+def test_ctrl_c_is_passed_on(tmp_path: Path) -> None:
+    def interrupted(model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, TRAINING, interrupted)
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_cuda_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
