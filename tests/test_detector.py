@@ -1,0 +1,142 @@
+"""From a head's output to detections: against a slow form, one video and class after the other."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from heads.gtad import Proposals
+from pipeline.config import PostConfig
+from pipeline.data.detections import Detection
+from pipeline.data.features import StoreHeader
+from pipeline.data.snippets import Timeline
+from pipeline.detector import FeatureRows, LocalizeRun, detect, detect_all
+from pipeline.windows import cut_windows, window_features
+
+LABELS = ("jump", "spin", "wave")
+ROWS = 8
+POST = PostConfig(window=30.0, max_detections=7, sigma=0.5, min_score=0.0)
+
+
+class RandomHead(nn.Module):
+    """Any segments with any scores, which follow from the features alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weight = torch.randn(2, ROWS, 40, generator=torch.Generator().manual_seed(0))
+        self.weight = nn.Parameter(weight.double())  # as what follows makes much of small differences
+
+    def forward(self, feats_BCT: Tensor) -> Tensor:
+        return torch.einsum("bct,ctn->bn", feats_BCT.double(), self.weight).sin()
+
+    def decode(self, output: Tensor) -> Proposals:
+        start_BN = (output * 77).cos().abs() * (ROWS - 1)
+        end_BN = start_BN + (output * 99).sin().abs() * (ROWS - start_BN)
+        scores_BNK = torch.stack([(output * factor).sin().clamp(min=0) for factor in (11, 23, 47)], dim=2)
+        return Proposals(torch.stack([start_BN, end_BN], dim=2), scores_BNK)
+
+
+def make_run(post: PostConfig = POST) -> LocalizeRun:
+    return LocalizeRun(
+        Path("run"), RandomHead(), "random", {"num_snippets": ROWS}, LABELS, "linear", post, StoreHeader()
+    )
+
+
+def make_video(duration: float, seed: int) -> FeatureRows:
+    features = np.random.default_rng(seed).standard_normal((round(duration), 2)).astype(np.float32)
+    return FeatureRows(features, Timeline(0, 1, 1), duration)
+
+
+def iou(a: Detection, b: Detection) -> float:
+    overlap = max(0.0, min(a.end, b.end) - max(a.start, b.start))
+    return overlap / ((a.end - a.start) + (b.end - b.start) - overlap)
+
+
+def detect_slowly(run: LocalizeRun, video: FeatureRows) -> list[Detection]:
+    """Soft-NMS within each class over the cells of all windows, then the best of all classes."""
+    found: dict[str, list[Detection]] = {label: [] for label in LABELS}
+    for window in cut_windows(video.duration, run.post.window):
+        features = window_features(video.features, video.timeline, window, num_rows=ROWS, rescale="linear")
+        with torch.no_grad():
+            proposals = run.head.decode(run.head(torch.from_numpy(features)[None]))  # type: ignore[operator]
+        for (start, end), scores in zip(proposals.segments[0].tolist(), proposals.scores[0].tolist(), strict=True):
+            start, end = window.to_seconds(np.array([start, end]), ROWS).tolist()
+            for label, score in zip(LABELS, scores, strict=True):
+                found[label].append(Detection(start, end, label, score))
+    kept = [detection for cells in found.values() for detection in suppress_slowly(cells, run.post, video.duration)]
+    return sorted(kept, key=lambda detection: -detection.score)[: run.post.max_detections]
+
+
+def suppress_slowly(cells: list[Detection], post: PostConfig, duration: float) -> list[Detection]:
+    cells, kept = list(cells), []
+    while post.nms != "none" and cells:
+        best = max(cells, key=lambda detection: detection.score)
+        cells.remove(best)
+        kept.append(best)
+        cells = [replace(cell, score=cell.score * decay(cell, best, post, duration)) for cell in cells]
+    return [cell for cell in kept + cells if cell.score > post.min_score]
+
+
+def decay(cell: Detection, best: Detection, post: PostConfig, duration: float) -> float:
+    overlap = iou(cell, best)
+    if post.nms == "bmn" and overlap <= 0.5 + 0.4 * (best.end - best.start) / duration:
+        return 1.0
+    return float(np.exp(-(overlap**2) / post.sigma))
+
+
+def as_rows(detections: list[Detection]) -> list[Any]:
+    return [(d.label, *(pytest.approx(value, abs=1e-6) for value in (d.start, d.end, d.score))) for d in detections]
+
+
+@pytest.mark.parametrize("changes", [{}, {"nms": "bmn"}, {"nms": "none"}, {"min_score": 0.6}, {"max_detections": 999}])
+@pytest.mark.parametrize("duration", [12.0, 100.0])
+def test_detections_equal_the_slow_form(changes: dict[str, Any], duration: float) -> None:
+    run, video = make_run(replace(POST, **changes)), make_video(duration, seed=1)
+    expected = detect_slowly(run, video)
+    found = [(d.label, d.start, d.end, d.score) for d in detect(run, *video)]
+    assert found == as_rows(expected)
+    assert len(found) > 1
+
+
+def test_several_videos_at_once_equal_one_after_the_other() -> None:
+    run = make_run()
+    videos = [make_video(duration, seed) for seed, duration in enumerate([12.0, 100.0, 400.0, 7.0, 20.0, 31.0])]
+    together = list(detect_all(run, videos))
+    assert len(together) == len(videos)
+    for detections, video in zip(together, videos, strict=True):
+        assert [(d.label, d.start, d.end, d.score) for d in detections] == as_rows(detect(run, *video))
+
+
+def test_detections_are_ordered_and_within_the_video() -> None:
+    detections = detect(make_run(), *make_video(100.3, seed=5))
+    scores = [detection.score for detection in detections]
+    assert scores == sorted(scores, reverse=True)
+    assert len(detections) == POST.max_detections
+    assert all(0 <= d.start < d.end <= 100.3 for d in detections)
+
+
+def test_an_action_that_two_windows_see_is_found_once() -> None:
+    class Rising(RandomHead):
+        """Finds the seconds 34–42 of a video whose features are the seconds, in whichever window it sees it."""
+
+        def decode(self, output: Tensor) -> Proposals:
+            first, last = self.seen[:, 0, :1], self.seen[:, 0, -1:]
+            row_B1 = (last - first) / (ROWS - 1)
+            segments_B12 = torch.stack([(edge - first) / row_B1 + 0.5 for edge in (34, 42)], dim=2)
+            return Proposals(segments_B12, torch.full((len(first), 1, 3), 0.9))
+
+        def forward(self, feats_BCT: Tensor) -> Tensor:
+            self.seen = feats_BCT
+            return feats_BCT
+
+    seconds = np.repeat(np.arange(0.5, 60)[:, None], 2, axis=1).astype(np.float32)
+    run = replace(make_run(replace(POST, sigma=1e-3)), head=Rising())
+    detections = detect(run, seconds, Timeline(0, 1, 1), 60.0)
+    strong = [d for d in detections if d.score > 0.1 and d.label == "jump"]
+    assert len([w for w in cut_windows(60.0, 30.0) if w.start <= 34 and w.end >= 42]) > 1
+    assert len(strong) == 1
+    assert (strong[0].start, strong[0].end) == pytest.approx((34, 42), abs=1e-3)
