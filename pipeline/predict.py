@@ -178,7 +178,7 @@ def write_outputs(config: PredictConfig, predictions: Sequence[Prediction]) -> N
         write_report(
             page,
             title="Detected actions",
-            description=f"What {config.run.resolve().name} found in {_count(len(predictions), 'video')}.",
+            description=f"Detections of {config.run} in {_count(len(predictions), 'video')}.",
             videos=[ReportVideo(p.video_id, p.path, p.duration, p.detections) for p in predictions],
         )
 

@@ -28,6 +28,7 @@ from pipeline.data.snippets import Timeline
 from pipeline.detector import load_run
 
 SECONDS, FPS, SIZE = 4, 10, 64
+CHANNELS = 128  # of tsm_tiny
 
 
 def write_scene(path: Path, seed: int) -> Segment:
@@ -157,6 +158,25 @@ def test_every_output_is_written(data: Path, tmp_path: Path, capsys: pytest.Capt
     assert printed.startswith(f"scene 0 (0:04.0): {len(found['scene 0'])} detections, best first\n")
 
 
+def test_features_are_rounded_as_in_the_store(data: Path) -> None:
+    exact_TC = np.random.default_rng(0).normal(0, 30, (8, CHANNELS)).astype(np.float32)
+    stored_TC = exact_TC.astype(np.float16).astype(np.float32)
+    run = load_run(data / "run")
+    exact, stored = (
+        predict.detect_in(extract.VideoFeatures("a", features_TC, Timeline(0.0, 0.2, 0.4), 2.0), Path("a.mp4"), run)
+        for features_TC in (exact_TC, stored_TC)
+    )
+    assert exact == stored
+
+
+def test_subtitles_hold_the_asked_share_of_the_best_score(data: Path, tmp_path: Path) -> None:
+    cues = []
+    for share in (0.0, 1.0):
+        assert run_predict(data, tmp_path / "a.json", data / "videos" / "scene 0.mp4", subtitle_score=share) == 0
+        cues.append((tmp_path / "scene 0.vtt").read_text(encoding="utf-8").count("-->"))
+    assert cues[0] > cues[1] == 1
+
+
 def test_a_broken_video_is_listed_and_the_others_are_done(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,7 +192,7 @@ def test_a_broken_video_is_listed_and_the_others_are_done(
 
 
 def test_features_that_are_not_finite_are_a_failure(data: Path) -> None:
-    features_TC = np.full((8, 64), np.nan, np.float32)
+    features_TC = np.full((8, CHANNELS), np.nan, np.float32)
     video = extract.VideoFeatures("a", features_TC, Timeline(0.0, 0.2, 0.4), 2.0)
     result = predict.detect_in(video, Path("a.mp4"), load_run(data / "run"))
     assert result == extract.Failure("a", "a.mp4: the encoder gave features that are NaN or infinite")
@@ -244,7 +264,8 @@ def test_two_videos_of_one_id_are_named(tmp_path: Path) -> None:
 def test_a_file_named_twice_counts_once(tmp_path: Path) -> None:
     file = tmp_path / "scene.mp4"
     file.touch()
-    assert predict.collect_videos([tmp_path, file]) == {"scene": file}
+    (tmp_path / "sub").mkdir()
+    assert predict.collect_videos([tmp_path, tmp_path / "sub" / ".." / "scene.mp4"]) == {"scene": file}
 
 
 def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
