@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from encoders.base import Encoder
@@ -68,7 +68,7 @@ def save_weights(module: nn.Module, path: Path) -> None:
     """Writes a module's state dict as safetensors; an existing file is replaced whole or not at all."""
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
     partial = path.with_name(path.name + ".part")
-    save_file(state, partial)
+    partial.write_bytes(save(state))  # `save_file` leaves a nameless file behind when it is killed
     partial.replace(path)
 
 
