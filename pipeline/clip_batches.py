@@ -252,7 +252,8 @@ def _time_limit_in_worker(seconds: float, path: Path) -> Iterator[None]:
         return
 
     def stop(*_: Any) -> None:
-        raise VideoError(f"{path}: no snippet after {seconds:g} s of decoding; look whether the file plays")
+        # No VideoError, after which `read_clip` would try the file in another way.
+        raise TimeoutError(f"{path}: no snippet after {seconds:g} s of decoding; look whether the file plays")
 
     previous = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
