@@ -70,14 +70,18 @@ def write_video(
     options: Mapping[str, str] | None = None,
     timestamps: Sequence[float] | None = None,
     audio_seconds: float = 0.0,
+    title: str | None = None,
     format_options: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a video of `num_frames` frames that show their index; the suffix of `path` chooses the container.
 
     `size` is (width, height); `options` go to the encoder, such as {"g": "12", "bf": "2"}; `timestamps` are the frames'
-    presentation times in seconds where these are not i/fps; `audio_seconds` adds a silent sound track of that length.
+    presentation times in seconds where these are not i/fps; `audio_seconds` adds a silent sound track of that length;
+    `format_options` go to the muxer.
     """
     with av.open(str(path), "w", options=dict(format_options or {})) as container:
+        if title is not None:
+            container.metadata["title"] = title
         stream = cast(av.VideoStream, container.add_stream(codec, rate=Fraction(fps), options=dict(options or {})))
         stream.width, stream.height = size
         stream.pix_fmt = pix_fmt
@@ -91,6 +95,31 @@ def write_video(
         container.mux(stream.encode())
         if audio is not None:
             _write_silence(container, audio, audio_seconds)
+    return path
+
+
+def copy_packets(source: Path, path: Path, *, first: int = 0, last: int | None = None, zero: int | None = None) -> Path:
+    """Copy the video packets `first` to `last` (in decode order) without decoding, as `ffmpeg -c copy` cuts a clip.
+
+    The time of frame `zero` (in display order), if given, becomes 0: a player then hides what comes before it.
+    """
+    with av.open(str(source)) as reader, av.open(str(path), "w") as writer:
+        stream = reader.streams.video[0]
+        copy = writer.add_stream_from_template(stream)
+        packets = [packet for packet in reader.demux(stream) if packet.size]
+        start = 0 if zero is None else sorted(packet.pts or 0 for packet in packets)[zero]
+        for packet in packets[first:last]:
+            packet.stream = copy
+            packet.pts = None if packet.pts is None else packet.pts - start
+            packet.dts = None if packet.dts is None else packet.dts - start
+            writer.mux(packet)
+    return path
+
+
+def write_sound(path: Path, seconds: float) -> Path:
+    """Write a silent sound track, without video."""
+    with av.open(str(path), "w") as container:
+        _write_silence(container, container.add_stream("aac", rate=8000, layout="mono"), seconds)
     return path
 
 

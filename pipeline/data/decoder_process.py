@@ -40,8 +40,6 @@ CHUNK_BYTES = 4 << 20
 QUEUE_CHUNKS = 8
 # The child says this often that packets still come in, also where it has no picture to send.
 PULSE_SECONDS = 0.5
-# Larger than the system's own (where it can be set), for fewer turns in sending a chunk.
-PIPE_BYTES = 1 << 20
 
 
 class Signal(Enum):
@@ -148,9 +146,7 @@ class _Child:
             f"import sys; sys.path[:] = {sys.path!r}\n"
             f"from pipeline.data.decoder_process import serve; serve({time_limit!r})"
         )
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pipesize=PIPE_BYTES
-        )
+        self._process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._requests = self._process.stdin

@@ -211,25 +211,35 @@ def _read_table(
 def _check_complete(
     path: Path, container: InputContainer, stream: VideoStream, packets: npt.NDArray[Any], end: float
 ) -> None:
-    """Compare with the duration in the header: a truncated file often decodes up to its end without any error."""
+    """Compare with the duration in the header: a truncated file often decodes up to its end without any error.
+
+    MPEG transport and program streams have no such header: theirs is not noticed.
+    """
     if not len(packets):
         raise VideoError(f"{path}: holds no video packets; the file is cut off or empty: copy or download it again")
-    if stream.duration:
-        times = np.where(packets["pts"] == NO_TIME, packets["dts"], packets["pts"])
-        promised = float(stream.duration * _tick_seconds(stream))
-        begin = times.min() if stream.start_time is None else min(times.min(), stream.start_time)
-        found = float(int((times + packets["duration"]).max() - begin) * _tick_seconds(stream))
-    elif container.duration:
-        promised = container.duration / av.time_base
-        found = end - min(0, container.start_time or 0) / av.time_base
-    else:
-        return
+    promised, found = _promised_and_found(container, stream, packets, end)
     if promised - found > max(MISSING_SECONDS, 2 * found / len(packets)):
         raise VideoError(
             f"{path}: breaks off after {found:.2f} s of {promised:.2f} s, {promised - found:.2f} s are missing; copy "
             "or download it again; if that is all there is, give it a new header: "
             f"ffmpeg -i {path.name} -c copy clean.mkv"
         )
+
+
+def _promised_and_found(
+    container: InputContainer, stream: VideoStream, packets: npt.NDArray[Any], end: float
+) -> tuple[float, float]:
+    """Seconds of the stream by its header, and by its packets; of the whole container where only that has a header."""
+    if stream.duration:
+        times = np.where(packets["pts"] == NO_TIME, packets["dts"], packets["pts"])
+        begin = times.min() if stream.start_time is None else min(times.min(), stream.start_time)
+        # For a truncated AVI, FFmpeg takes the duration from the file's size, but not the number of frames.
+        ticks = max(stream.duration, stream.frames) if container.format.name == "avi" else stream.duration
+        found = int((times + packets["duration"]).max() - begin)
+        return float(ticks * _tick_seconds(stream)), float(found * _tick_seconds(stream))
+    if container.duration:
+        return container.duration / av.time_base, end - min(0, container.start_time or 0) / av.time_base
+    return 0.0, 0.0
 
 
 def _lacks_times(container: InputContainer, stream: VideoStream, packets: npt.NDArray[Any]) -> bool:
