@@ -41,12 +41,9 @@ def draw_index(index: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
 def read_index(frame: npt.NDArray[np.uint8]) -> int:
     """The index that `draw_index` drew into `frame` (H, W, 3), or UNREADABLE."""
     height, width = frame.shape[:2]
-    gray = frame.astype(np.float64).mean(axis=2)
-    centers = [[(2 * cell + 1) * side // (2 * GRID) for cell in range(GRID)] for side in (height, width)]
     reach = max(1, min(height, width) // (4 * GRID))
-    values = np.array(
-        [[gray[y - reach : y + reach, x - reach : x + reach].mean() for x in centers[1]] for y in centers[0]]
-    ).ravel()
+    rows, columns = ([(2 * cell + 1) * side // (2 * GRID) for cell in range(GRID)] for side in (height, width))
+    values = np.array([frame[y - reach : y + reach, x - reach : x + reach].mean() for y in rows for x in columns])
     if np.abs(values - 127.5).min() < 50:
         return UNREADABLE
     word = sum(1 << bit for bit, value in enumerate(values) if value > 127.5)
