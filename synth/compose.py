@@ -19,7 +19,7 @@ from synth.render import Actor, Background, Scene
 SHARE_OF_VIDEO = (0.05, 0.6)
 """Shortest and longest action, as a share of its video."""
 
-_USUAL_LOOK_PROBABILITY = 0.9
+_USUAL_LOOK_PROBABILITY = 0.85
 _NUM_ACTIONS_PROBABILITY = (0.3, 0.35, 0.2, 0.15)
 _TWO_ACTORS_PROBABILITY = 0.4
 _MOST_ACTION = 0.75
@@ -32,12 +32,12 @@ def compose_clip(rng: np.random.Generator, label: str, *, num_frames: int, fps: 
     # The action outlasts the clip on both sides: a clip is cut out of an action, as in Kinetics.
     length = num_frames / fps
     before, after = rng.uniform(0.1, 1.0, 2)
-    action = Action(label, -before, length + after, rng.uniform(0.8, 1.3))
+    action = Action(label, -before, length + after, rng.uniform(1.0, 1.5))
     return _compose(rng, [(label, (action,))], num_distractors=int(rng.integers(0, 2)))
 
 
 def compose_untrimmed(rng: np.random.Generator, labels: Sequence[str], *, num_frames: int, fps: int) -> Scene:
-    """An untrimmed video: one to four actions, one or two distractors.
+    """An untrimmed video: one to four actions, one distractor.
 
     Who acts: one actor of class `labels[0]`, sometimes also one of another of the `labels`.
     """
@@ -50,14 +50,14 @@ def compose_untrimmed(rng: np.random.Generator, labels: Sequence[str], *, num_fr
         (
             label,
             tuple(
-                Action(label, first / fps, last / fps, rng.uniform(0.8, 1.3))
+                Action(label, first / fps, last / fps, rng.uniform(1.0, 1.5))
                 for (first, last), turn in zip(spans, turns, strict=True)
                 if turn == who
             ),
         )
         for who, label in enumerate(chosen)
     ]
-    return _compose(rng, cast, num_distractors=int(rng.integers(1, 3)))
+    return _compose(rng, cast, num_distractors=1)
 
 
 def draw_spans(rng: np.random.Generator, num_frames: int, fps: int) -> list[tuple[int, int]]:
@@ -85,8 +85,8 @@ def _compose(rng: np.random.Generator, cast: list[tuple[str, tuple[Action, ...]]
     return Scene(
         actors=tuple(actors[i] for i in rng.permutation(len(actors))),
         background=_draw_background(rng),
-        camera_x=Wander.draw(rng, 0, rng.uniform(0, 0.12), 0.15),
-        camera_y=Wander.draw(rng, 0, rng.uniform(0, 0.12), 0.15),
+        camera_x=Wander.draw(rng, 0, rng.uniform(0, 0.08), 0.1),
+        camera_y=Wander.draw(rng, 0, rng.uniform(0, 0.08), 0.1),
         light=Wander.draw(rng, rng.uniform(0.75, 1.1), 0.08, 0.2),
         noise=rng.uniform(0.003, 0.02),
         noise_seed=int(rng.integers(2**32)),
@@ -98,7 +98,7 @@ def _draw_places(rng: np.random.Generator, count: int) -> list[tuple[float, floa
     places: list[tuple[float, float]] = []
     closest = _CLOSEST
     while len(places) < count:
-        place = (rng.uniform(-0.55, 0.55), rng.uniform(-0.4, 0.6))
+        place = (rng.uniform(-0.55, 0.55), rng.uniform(-0.2, 0.6))
         if all(math.dist(place, other) >= closest for other in places):
             places.append(place)
         closest *= 0.99
@@ -111,11 +111,11 @@ def _draw_actor(rng: np.random.Generator, label: str, actions: tuple[Action, ...
         label = str(rng.choice(list(USUAL_LOOKS)))
     return Actor(
         look=_vary(rng, USUAL_LOOKS[label]),
-        radius=rng.uniform(0.28, 0.42),
-        x=Wander.draw(rng, place[0], 0.15, 0.2),
-        y=Wander.draw(rng, place[1], 0.15, 0.2),
-        angle=Wander.draw(rng, rng.uniform(-0.3, 0.3), 0.3, 0.2),
-        stretch=Wander.draw(rng, 0, 0.08, 0.3),
+        radius=rng.uniform(0.32, 0.46),
+        x=Wander.draw(rng, place[0], 0.1, 0.12),
+        y=Wander.draw(rng, place[1], 0.1, 0.12),
+        angle=Wander.draw(rng, rng.uniform(-0.2, 0.2), 0.2, 0.12),
+        stretch=Wander.draw(rng, 0, 0.04, 0.15),
         actions=actions,
     )
 
@@ -138,7 +138,7 @@ def _draw_background(rng: np.random.Generator) -> Background:
             rng.uniform(0.01, 0.06),
             rng.uniform(-6, 6),
             rng.uniform(-6, 6),
-            rng.uniform(-0.4, 0.4),
+            rng.uniform(-0.15, 0.15),
             rng.uniform(0, TAU),
         )
         for _ in range(3)

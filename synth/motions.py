@@ -65,19 +65,19 @@ def _spin(cycles_F: Array) -> Pose:
 
 
 def _bounce(cycles_F: Array) -> Pose:
-    return _change(cycles_F, y=-0.45 * np.abs(np.sin(np.pi * cycles_F)))
+    return _change(cycles_F, y=-0.55 * np.abs(np.sin(np.pi * cycles_F)))
 
 
 def _grow(cycles_F: Array) -> Pose:
-    return _change(cycles_F, width=0.6 * _rise(cycles_F), height=0.6 * _rise(cycles_F))
+    return _change(cycles_F, width=0.8 * _rise(cycles_F), height=0.8 * _rise(cycles_F))
 
 
 def _shake(cycles_F: Array) -> Pose:
-    return _change(cycles_F, x=0.16 * np.sin(2 * TAU * cycles_F))
+    return _change(cycles_F, x=0.25 * np.sin(2 * TAU * cycles_F))
 
 
 def _orbit(cycles_F: Array) -> Pose:
-    return _change(cycles_F, x=0.25 * np.sin(TAU * cycles_F), y=-0.5 * _rise(cycles_F))
+    return _change(cycles_F, x=0.35 * np.sin(TAU * cycles_F), y=-0.7 * _rise(cycles_F))
 
 
 def _blink(cycles_F: Array) -> Pose:
@@ -85,7 +85,7 @@ def _blink(cycles_F: Array) -> Pose:
 
 
 def _stretch(cycles_F: Array) -> Pose:
-    wave_F = 0.4 * np.sin(TAU * cycles_F)
+    wave_F = 0.5 * np.sin(TAU * cycles_F)
     return _change(cycles_F, width=wave_F, height=-wave_F)
 
 
@@ -140,4 +140,4 @@ class Wander:
     def at(self, time_F: Array) -> Array:
         """The coordinate at each time in seconds."""
         waves = [amplitude * np.sin(TAU * pace * time_F + phase) for amplitude, pace, phase in self.waves]
-        return np.asarray(self.center + sum(waves), np.float32)
+        return np.asarray(sum(waves, np.full_like(time_F, self.center)), np.float32)
