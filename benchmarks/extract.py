@@ -1,6 +1,6 @@
 """How near `pipeline extract` comes to what the machine can do, and how much memory a long video takes.
 
-    python benchmarks/extract.py [--encoder tsm_r18] [--runs 5] [--hours 3] [--skip speed|memory]
+    python benchmarks/extract.py [--encoder tsm_tiny] [--runs 5] [--seconds 60] [--hours 3] [--skip speed|memory]
 
 Speed. Each run measures, on the same files and cores: decoding alone, encoding alone (of as many batches), and both
 together through `iterate_features`. The two alone use their cores as they please, so what they allow together is not
@@ -41,7 +41,7 @@ from encoders import Encoder, build_encoder  # noqa: E402
 from pipeline.config import SamplingConfig  # noqa: E402
 from pipeline.data.decoder_process import DecoderProcess  # noqa: E402
 from pipeline.data.snippets import Sampling, SnippetAssembler, sample_snippets  # noqa: E402
-from pipeline.extract import BatchEncoder, VideoFeatures, iterate_features, resolve_sampling  # noqa: E402
+from pipeline.extract import EncoderPool, VideoFeatures, iterate_features, resolve_sampling  # noqa: E402
 
 BATCH_SIZE = 16
 CORES = len(os.sched_getaffinity(0))
@@ -49,26 +49,24 @@ CORES = len(os.sched_getaffinity(0))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoder", default="tsm_r18")
+    parser.add_argument("--encoder", default="tsm_tiny")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--videos", type=int, default=3, help="how many, of --seconds each, for the speed")
-    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--seconds", type=float, default=60, help="length of each of the three videos of the speed")
     parser.add_argument("--hours", type=float, default=3)
     parser.add_argument("--skip", choices=["speed", "memory"])
     options = parser.parse_args()
     encoder = build_encoder(options.encoder, weights="random")
     sampling = resolve_sampling(encoder, SamplingConfig())
     with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        clips = [write_video(folder / f"clip{seed}.mp4", seconds=10, seed=seed) for seed in range(3)]
         if options.skip != "speed":
-            names = [f"v{index}" for index in range(options.videos)]
             videos = {
-                video: write_video(Path(name) / f"{video}.mp4", seconds=options.seconds, seed=seed)
-                for seed, video in enumerate(names)
+                clip.stem: loop_packets(clip, folder / f"looped_{clip.name}", seconds=options.seconds) for clip in clips
             }
             report_speed(videos, encoder, sampling, options.runs)
         if options.skip != "memory":
-            clip = write_video(Path(name) / "clip.mp4", seconds=10)
-            long_video = loop_packets(clip, Path(name) / "long.mp4", seconds=3600 * options.hours)
+            long_video = loop_packets(clips[0], folder / "long.mp4", seconds=3600 * options.hours)
             report_memory(long_video, encoder, sampling)
 
 
@@ -127,11 +125,12 @@ def decode_alone(videos: Mapping[str, Path], encoder: Encoder, sampling: Samplin
 
 
 def encode_alone(encoder: Encoder, num_items: int) -> None:
-    encode = BatchEncoder(encoder, BATCH_SIZE, torch.device("cpu"), "auto")
     frame = np.zeros((encoder.size, encoder.size, 3), np.uint8)
     item = [frame] * (1 if encoder.frame_wise else encoder.num_frames)
-    for _ in range(-(-num_items // BATCH_SIZE)):
-        encode([item] * BATCH_SIZE)
+    with EncoderPool(encoder, BATCH_SIZE, torch.device("cpu"), "auto") as pool:
+        passes = [pool.submit([item] * pool.items_per_pass) for _ in range(-(-num_items // pool.items_per_pass))]
+        for vectors in passes:
+            vectors.result()
 
 
 def extract(videos: Mapping[str, Path], encoder: Encoder, sampling: Sampling) -> None:

@@ -25,8 +25,8 @@ def write_video(path: Path, *, seconds: float, width: int = 640, height: int = 3
 
 def _pan(num_frames: int, width: int, height: int, seed: int) -> Iterator[npt.NDArray[np.uint8]]:
     random = np.random.default_rng(seed)
-    coarse = random.integers(0, 200, (height // 8, width // 8, 3), np.uint8)
-    texture = np.tile(coarse.repeat(8, axis=0).repeat(8, axis=1), (1, 2, 1))
+    coarse = random.integers(0, 200, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
+    texture = np.tile(coarse.repeat(8, axis=0).repeat(8, axis=1)[:height, :width], (1, 2, 1))
     noise = random.integers(0, 40, (height, 2 * width, 3), np.uint8)
     for index in range(num_frames):
         x, shake = 3 * index % width, int(random.integers(width))

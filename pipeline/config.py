@@ -49,7 +49,7 @@ class ExtractConfig:
     dtype: Literal["float32", "float16"] = "float32"
     """Type of the stored features."""
     batch_size: int = 16
-    """Snippets (or frames, for encoders that see one frame at a time) in a forward pass."""
+    """Snippets (or frames, for encoders that see one frame at a time) encoded at a time."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the encoder runs."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -213,7 +213,7 @@ class PredictConfig:
     decoder: Literal["auto", "decord", "pyav"] = "auto"
     """Which library decodes."""
     batch_size: int = 16
-    """Snippets in a forward pass."""
+    """Snippets encoded at a time."""
     time_limit: float = 60.0
     """Seconds without a new frame after which a video counts as failed."""
 

@@ -1,6 +1,6 @@
 """`pipeline extract`: raw videos to a feature store, one vector a snippet.
 
-The way of a video, in three places that work at the same time::
+The way of a video, in places that work at the same time::
 
     child process      decodes and resizes frames                     pipeline.data.decoder_process
          │
@@ -9,11 +9,14 @@ The way of a video, in three places that work at the same time::
          │             the next videos
        queue (bounded)
          │
-    main thread        fills batches across videos, encodes them,     iterate_features
-                       writes whole videos to the store               run
+    main thread        fills batches across videos,                   iterate_features
+         │             writes whole videos to the store               run
+         │
+    encoding threads   run the network                                EncoderPool
 
 Batches always have the same size, the last one padded, so that a video's features do not depend on what else was
-extracted beside it. Memory holds one snippet's span of frames, the queue, and the features of the videos under way.
+extracted beside it. Memory holds one snippet's span of frames, the queue, the batches under way, and the features of
+the videos under way.
 
 Shapes: B batch, T snippets of a video, C channels, L frames of a snippet, H W pixels.
 """
@@ -23,11 +26,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from queue import Full, Queue
+from queue import Empty, Full, Queue
 from threading import Event, Thread
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -75,7 +79,7 @@ def run(config: ExtractConfig) -> int:
     Raises:
         ValueError, FileNotFoundError: no videos, no such encoder or weights, or a store that was made otherwise.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     videos = _chosen_videos(config, console)
     encoder = build_encoder(
         config.encoder,
@@ -168,7 +172,7 @@ def report_failures(failures: list[Failure], num_videos: int, console: Console) 
     if failures:
         console.print(f"{len(failures)} of {num_videos} videos failed; the others are done:")
     for failure in failures:
-        console.print(f"  {failure.video_id}: {failure.reason}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  {failure.video_id}: {failure.reason}", markup=False, highlight=False)
 
 
 # --- From videos to features ------------------------------------------------------------------------------------------
@@ -192,28 +196,49 @@ def iterate_features(
         videos: files by video id.
         encoder: stays as it is; a copy made for inference does the work.
         sampling: its snippets must be such as the encoder was built for.
-        batch_size: snippets in a forward pass; frames, where the encoder sees one frame at a time.
+        batch_size: snippets encoded at a time; frames, where the encoder sees one frame at a time.
         device: None: the CPU.
         precision, decoder, time_limit: as in `ExtractConfig`.
         on_frames: called with a video's id, how many of its frames are encoded, and how many there are to encode.
+
+    Raises:
+        ValueError: `batch_size` or `time_limit` is not above zero, or the device lacks the precision.
     """
-    encode = BatchEncoder(encoder, batch_size, device or torch.device("cpu"), precision)
+    if batch_size < 1 or time_limit <= 0:
+        raise ValueError(f"batch_size is {batch_size} and time_limit {time_limit}; both must be above zero")
     under_way: deque[_Video | Failure] = deque()
     batch: list[_Item] = []
-    with _Decoding(videos, encoder, sampling, decoder, time_limit, ahead=2 * batch_size) as events:
+    passes: deque[_Pass] = deque()
+    with (
+        EncoderPool(encoder, batch_size, device or torch.device("cpu"), precision) as pool,
+        _Decoding(videos, encoder, sampling, decoder, time_limit, ahead=2 * batch_size) as events,
+    ):
         for event in events:
             if isinstance(event, _Item):
                 batch.append(event)
             elif isinstance(event, _Video):
                 under_way.append(event)
-            else:
+            elif event is not None:
                 _fail(event, under_way, batch)
-            if len(batch) == batch_size:
-                _deliver(batch, encode, on_frames)
+            if len(batch) == pool.items_per_pass:
+                passes.append(_Pass(batch, pool.submit([item.frames for item in batch])))
+                batch = []
+            while len(passes) > pool.num_workers or (passes and passes[0].vectors.done()):
+                _deliver(passes.popleft(), on_frames)
             yield from _take_finished(under_way)
-    _deliver(batch, encode, on_frames)
+        if batch:
+            passes.append(_Pass(batch, pool.submit([item.frames for item in batch])))
+        for last in passes:
+            _deliver(last, on_frames)
     yield from _take_finished(under_way)
     assert not under_way, "a video's decoding ended neither with all of its snippets nor with an error"
+
+
+class _Pass(NamedTuple):
+    """A forward pass under way: what goes in, and what will come out."""
+
+    items: list[_Item]
+    vectors: Future[NDArray[np.float32]]
 
 
 def _fail(failure: Failure, under_way: deque[_Video | Failure], batch: list[_Item]) -> None:
@@ -224,16 +249,13 @@ def _fail(failure: Failure, under_way: deque[_Video | Failure], batch: list[_Ite
     under_way.append(failure)
 
 
-def _deliver(batch: list[_Item], encode: BatchEncoder, on_frames: OnFrames | None) -> None:
-    """Encode what is in the batch, hand each vector to its video, and empty the batch."""
-    if not batch:
-        return
-    for item, vector_C in zip(batch, encode([item.frames for item in batch]), strict=True):
+def _deliver(finished: _Pass, on_frames: OnFrames | None) -> None:
+    """Hand each vector to its video, in order; waits for the pass if need be."""
+    for item, vector_C in zip(finished.items, finished.vectors.result(), strict=True):
         item.video.receive(vector_C)
     if on_frames is not None:
-        for video, frames_so_far in {item.video: item.frames_so_far for item in batch}.items():
+        for video, frames_so_far in {item.video: item.frames_so_far for item in finished.items}.items():
             on_frames(video.video_id, frames_so_far, video.num_frames)
-    batch.clear()
 
 
 def _take_finished(under_way: deque[_Video | Failure]) -> Iterator[VideoFeatures | Failure]:
@@ -287,22 +309,46 @@ class _Item:
 _Event = _Video | _Item | Failure
 
 
-class BatchEncoder:
-    """Encodes up to `batch_size` items as one batch of just that size."""
+class _End:
+    """Nothing comes after this."""
+
+
+class EncoderPool:
+    """Encodes in forward passes of one fixed size; a context manager.
+
+    On a CPU, `num_workers` passes run side by side and share the `batch_size` items. Threads that work on one pass
+    together would wait for each other at every layer, and the decoder takes cores away from them: measured on two
+    cores, they burnt three times the CPU time that the work takes.
+    """
 
     def __init__(self, encoder: Encoder, batch_size: int, device: torch.device, precision: Precision) -> None:
         self._encoder = prepare_for_inference(encoder, device, precision)
         self._device = device
-        num_frames = 1 if encoder.frame_wise else encoder.num_frames
-        self._pixels_BLHWC = np.zeros((batch_size, num_frames, encoder.size, encoder.size, 3), np.uint8)
+        self._num_threads = torch.get_num_threads()
+        self.num_workers = min(self._num_threads, batch_size) if device.type == "cpu" else 1
+        self.items_per_pass = batch_size // self.num_workers
+        self._pool = ThreadPoolExecutor(
+            self.num_workers, "encoding", torch.set_num_threads, (self._num_threads // self.num_workers,)
+        )
+
+    def __enter__(self) -> EncoderPool:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(self._num_threads)  # the workers' number would be that of threads yet to come
+
+    def submit(self, items: list[list[Frame]]) -> Future[NDArray[np.float32]]:
+        """Vectors of up to `items_per_pass` items, (len(items), C), once they are encoded."""
+        return self._pool.submit(self._encode, items)
 
     @torch.inference_mode()
-    def __call__(self, items: list[list[Frame]]) -> NDArray[np.float32]:
-        """Vectors of the items, (len(items), C)."""
-        for slot_LHWC, frames in zip(self._pixels_BLHWC, items, strict=False):
+    def _encode(self, items: list[list[Frame]]) -> NDArray[np.float32]:
+        size = self._encoder.size
+        pixels_BLHWC = np.zeros((self.items_per_pass, len(items[0]), size, size, 3), np.uint8)
+        for slot_LHWC, frames in zip(pixels_BLHWC, items, strict=False):
             np.stack(frames, out=slot_LHWC)
-        self._pixels_BLHWC[len(items) :] = 0
-        clips_BCLHW = torch.from_numpy(self._pixels_BLHWC).to(self._device).permute(0, 4, 1, 2, 3)
+        clips_BCLHW = torch.from_numpy(pixels_BLHWC).to(self._device).permute(0, 4, 1, 2, 3)
         if self._encoder.frame_wise:
             vectors_BC = self._encoder.encode_frames(clips_BCLHW[:, :, 0])
         else:
@@ -312,7 +358,11 @@ class BatchEncoder:
 
 
 class _Decoding:
-    """Decodes videos in a thread. Iterate over it, inside `with`, for each video, then its items or its failure."""
+    """Decodes videos in a thread.
+
+    Iterate over it, inside `with`, for each video, then its items or its failure; and for None when there is nothing
+    new for a moment, so that one can see to other things.
+    """
 
     def __init__(
         self,
@@ -327,22 +377,30 @@ class _Decoding:
         self._encoder = encoder
         self._sampling = sampling
         self._process = DecoderProcess(time_limit=time_limit, decoder=decoder)
-        self._queue: Queue[_Event | BaseException | None] = Queue(maxsize=ahead)
+        self._queue: Queue[_Event | BaseException | _End] = Queue(maxsize=ahead)
         self._stop = Event()
         self._thread = Thread(target=self._run, name="decoding", daemon=True)
 
-    def __enter__(self) -> Iterator[_Event]:
+    def __enter__(self) -> Iterator[_Event | None]:
         self._thread.start()
         return self._events()
 
     def __exit__(self, *error: object) -> None:
         self._stop.set()
+        self._process.close()  # so that a decoder that hangs does not keep us waiting
         self._thread.join()
 
-    def _events(self) -> Iterator[_Event]:
-        while (event := self._queue.get()) is not None:
+    def _events(self) -> Iterator[_Event | None]:
+        while True:
+            try:
+                event = self._queue.get(timeout=0.1)
+            except Empty:
+                yield None
+                continue
             if isinstance(event, BaseException):
                 raise event
+            if isinstance(event, _End):
+                return
             yield event
 
     def _run(self) -> None:
@@ -352,11 +410,11 @@ class _Decoding:
                     for event in self._decode(video_id, path):
                         if not self._put(event):
                             return
-            self._put(None)
+            self._put(_End())
         except BaseException as error:
             self._put(error)
 
-    def _put(self, event: _Event | BaseException | None) -> bool:
+    def _put(self, event: _Event | BaseException | _End) -> bool:
         """Wait for room in the queue. False: no one is listening any more."""
         while not self._stop.is_set():
             try:

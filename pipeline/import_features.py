@@ -34,7 +34,7 @@ def run(config: ImportFeaturesConfig) -> int:
     Raises:
         ValueError, FileNotFoundError: no files, bad annotations or options, or a store that was made otherwise.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     files = _find_files(config.features)
     videos = read_annotations(config.annotations).videos
     matches = match_ids(videos, files)
@@ -135,7 +135,7 @@ def _report(
     if failures:
         console.print(f"{len(failures)} files were refused:")
     for failure in failures:
-        console.print(f"  {failure}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  {failure}", markup=False, highlight=False)
 
 
 def _gap(num_rows: int, timeline: Timeline, duration: float) -> float:

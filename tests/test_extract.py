@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -159,7 +159,7 @@ def test_progress_reaches_every_frame_that_is_needed(videos: dict[str, Path]) ->
 class FailingProcess:
     """Decodes in this process; the videos in `bad` fail after so many frames."""
 
-    bad: dict[str, int]
+    bad: ClassVar[dict[str, int]] = {}
 
     def __init__(self, **options: Any) -> None: ...
 
@@ -167,6 +167,8 @@ class FailingProcess:
         return self
 
     def __exit__(self, *error: object) -> None: ...
+
+    def close(self) -> None: ...
 
     def probe(self, path: Path) -> VideoInfo:
         if self.bad.get(path.stem) == 0:
@@ -185,9 +187,8 @@ def test_failures_take_their_place_and_leave_the_others_alone(
     videos: dict[str, Path], batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline.extract, "DecoderProcess", FailingProcess)
-    FailingProcess.bad = {}
     whole = features_of(iterate_features(videos, index_encoder(), SAMPLING, batch_size=batch_size))
-    FailingProcess.bad = {"a": 25, "d": 0, "e": 3}
+    monkeypatch.setattr(FailingProcess, "bad", {"a": 25, "d": 0, "e": 3})
     results = list(iterate_features(videos, index_encoder(), SAMPLING, batch_size=batch_size))
     assert [result.video_id for result in results] == list(videos)
     assert [result.reason.partition(": ")[2] for result in results if isinstance(result, Failure)] == [
@@ -217,6 +218,35 @@ def test_decoding_ends_when_no_one_wants_more(videos: dict[str, Path]) -> None:
     assert "decoding" in {thread.name for thread in threading.enumerate()}
     results.close()  # type: ignore[attr-defined]
     assert "decoding" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_stopping_does_not_wait_for_a_decoder_that_hangs(
+    videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = threading.Event()
+
+    class HangingProcess(FailingProcess):
+        def probe(self, path: Path) -> VideoInfo:
+            if path.stem == "b":
+                assert killed.wait(timeout=60)
+                raise VideoError(f"{path}: killed")
+            return probe_video(path)
+
+        def close(self) -> None:
+            killed.set()
+
+    monkeypatch.setattr(pipeline.extract, "DecoderProcess", HangingProcess)
+    results = iterate_features(videos, index_encoder(), SAMPLING, batch_size=1)
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert killed.is_set()
+    assert "decoding" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"time_limit": 0.0}])
+def test_numbers_that_make_no_sense_are_refused(videos: dict[str, Path], wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must be above zero"):
+        list(iterate_features(videos, index_encoder(), SAMPLING, **wrong))
 
 
 def test_no_gpu_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
