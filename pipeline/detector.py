@@ -178,25 +178,29 @@ def _batches(group: _Group) -> Iterator[list[_WindowOfVideo]]:
 def _best_cells(run: LocalizeRun, batch: list[_WindowOfVideo]) -> Cells:
     """The best scored (cell, class) pairs of each window, (B, M)."""
     num_rows: int = run.arguments["num_snippets"]
+    proposals = run.head.decode(run.head(_features(run, batch, num_rows)))  # type: ignore[operator]
+    num_classes = proposals.scores.shape[2]
+    flat_BM = proposals.scores.flatten(1)
+    scores_BM, place_BM = flat_BM.topk(min(CANDIDATES, flat_BM.shape[1]))
+    cell_BM2 = (place_BM // num_classes)[..., None].expand(-1, -1, 2)
+    rows_BM2 = proposals.segments.gather(1, cell_BM2).double().cpu()
+    spans_B2 = torch.tensor(
+        [(window.start / video.duration, window.end / video.duration) for video, window in batch], dtype=torch.float64
+    )
+    start_B11, end_B11 = spans_B2[..., None, None].unbind(1)
+    segments_BM2 = torch.lerp(start_B11, end_B11, rows_BM2 / num_rows)
+    return Cells(segments_BM2, scores_BM.double().cpu(), (place_BM % num_classes).cpu())
+
+
+def _features(run: LocalizeRun, batch: list[_WindowOfVideo], num_rows: int) -> Tensor:
+    """(B, C, T), where the head lies."""
     features_BCT = np.stack(
         [
             window_features(video.features, video.timeline, window, num_rows=num_rows, rescale=run.rescale)
             for video, window in batch
         ]
     )
-    device = next(run.head.parameters()).device
-    proposals = run.head.decode(run.head(torch.from_numpy(features_BCT).to(device)))  # type: ignore[operator]
-    num_classes = proposals.scores.shape[2]
-    flat_BM = proposals.scores.flatten(1)
-    scores_BM, place_BM = flat_BM.topk(min(CANDIDATES, flat_BM.shape[1]))
-    cell_BM12 = (place_BM // num_classes)[..., None].expand(-1, -1, 2)
-    rows_BM2 = proposals.segments.gather(1, cell_BM12).double().cpu()
-    start_B11 = torch.tensor([window.start / video.duration for video, window in batch], dtype=torch.float64)
-    row_B11 = torch.tensor(
-        [(window.end - window.start) / video.duration / num_rows for video, window in batch], dtype=torch.float64
-    )
-    segments_BM2 = start_B11[:, None, None] + rows_BM2 * row_B11[:, None, None]
-    return Cells(segments_BM2, scores_BM.double().cpu(), (place_BM % num_classes).cpu())
+    return torch.from_numpy(features_BCT).to(next(run.head.parameters()).device)
 
 
 def _by_video(cells: Sequence[Cells], group: _Group) -> Cells:

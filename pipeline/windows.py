@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -178,9 +179,11 @@ def _write_features(
         return
     shape = (len(windows), store.videos[windows[0].video_id].channels, num_rows)
     features_WCT = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-    for slot_CT, (video_id, window, *_) in zip(features_WCT, windows, strict=True):
+    slots_CT = iter(features_WCT)
+    for video_id, of_video in groupby(windows, key=lambda targets: targets.video_id):
         features_TC, timeline = load_finite(store, video_id), store.videos[video_id].timeline
-        slot_CT[:] = window_features(features_TC, timeline, window, num_rows=num_rows, rescale=rescale)
+        for _, window, *_ in of_video:
+            next(slots_CT)[:] = window_features(features_TC, timeline, window, num_rows=num_rows, rescale=rescale)
     features_WCT.flush()
 
 
