@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -108,18 +109,24 @@ def load_run(path: Path) -> LocalizeRun:
     """
     described = read_run_json(path / HEAD, made_by="pipeline localize")
     header = read_run_json(path / ENCODER, made_by="pipeline localize")
-    head = HEADS[described["head"]](**described["arguments"])
-    head.load_state_dict(load_file(path / HEAD_WEIGHTS))
-    return LocalizeRun(
-        path,
-        head.eval(),
-        described["head"],
-        described["arguments"],
-        tuple(described["labels"]),
-        described["rescale"],
-        PostConfig(**described["post"]),
-        StoreHeader(**header),
-    )
+    try:
+        head = HEADS[described["head"]](**described["arguments"])
+        head.load_state_dict(load_file(path / HEAD_WEIGHTS))
+        return LocalizeRun(
+            path,
+            head.eval(),
+            described["head"],
+            described["arguments"],
+            tuple(described["labels"]),
+            described["rescale"],
+            PostConfig(**described["post"]),
+            StoreHeader(**header),
+        )
+    except (KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
+        raise ValueError(
+            f"{path}: {HEAD}, {HEAD_WEIGHTS} and {ENCODER} do not belong together, or another version wrote them "
+            f"({type(error).__name__}: {error}); copy the run again, or repeat `pipeline localize`"
+        ) from error
 
 
 def detect(run: LocalizeRun, features_TC: FeatureArray, timeline: Timeline, duration: float) -> list[Detection]:

@@ -318,3 +318,15 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
         load_run(tmp_path / "absent")
     with pytest.raises(ValueError, match=r"has no head.json, so it is no finished run of `pipeline localize`"):
         load_run(tmp_path)
+
+
+def test_a_damaged_run(finished: LocalizeConfig, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.out, copy)
+    whole = (copy / "head.safetensors").read_bytes()
+    (copy / "head.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"copy: head.json, head.safetensors and encoder.json do not belong together"):
+        load_run(copy)
+    (copy / "head.safetensors").unlink()
+    with pytest.raises(ValueError, match="do not belong together"):
+        load_run(copy)
