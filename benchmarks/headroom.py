@@ -1,0 +1,270 @@
+"""How much there is to gain on the procedural data: the same head on four kinds of features.
+
+    python benchmarks/headroom.py OUT [--size ablation] [--seed 0] [--head-seeds 3] [--rows classification frame-labels]
+
+    noise           random numbers: what the lengths and places of actions alone give away
+    untrained       the encoder with random weights
+    classification  the encoder trained to classify the trimmed clips (ACP): where every method starts
+    frame-labels    the encoder trained to tell, for each snippet of the untrimmed training videos, which action, if
+                    any, its middle lies in: the ceiling that no method without such labels is expected to reach
+
+All four come from the demo's configs. The headroom, frame-labels minus classification, is to be at least 10 points of
+average mAP: with less there is no task discrepancy to cure, and the data has to be made harder. What is in OUT already
+is not made again. OUT/headroom.json holds the metrics of each row and head seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT)]
+
+from encoders import Encoder, build_encoder  # noqa: E402
+from encoders.weights import save_weights  # noqa: E402
+from pipeline import extract, localize, pretrain  # noqa: E402
+from pipeline.clip_batches import random_crop  # noqa: E402
+from pipeline.config import ExtractConfig, LocalizeConfig, PretrainConfig  # noqa: E402
+from pipeline.data.annotations import Video, find_videos, read_annotations  # noqa: E402
+from pipeline.data.features import ENCODER_WEIGHTS, FeatureStore, StoreHeader  # noqa: E402
+from pipeline.data.snippets import Sampling, sample_snippets  # noqa: E402
+from pipeline.data.video import probe_video, read_frames  # noqa: E402
+from pipeline.flags import parse  # noqa: E402
+from pipeline.pretrain import Classifier  # noqa: E402
+from pipeline.training import fit, load_batches  # noqa: E402
+from synth.scenes import SIZES, write_dataset  # noqa: E402
+
+CHANNELS_OF_NOISE = 128
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where everything lies, and how long the encoders train."""
+
+    out: Path
+    seed: int
+    clip_epochs: int
+    frame_epochs: int
+
+    @property
+    def clips(self) -> Path:
+        return self.out / "data" / "trimmed" / "clips.csv"
+
+    @property
+    def videos(self) -> Path:
+        return self.out / "data" / "untrimmed" / "videos"
+
+    @property
+    def annotations(self) -> Path:
+        return self.out / "data" / "untrimmed" / "annotations.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--size", choices=[*SIZES], default="ablation")
+    parser.add_argument("--seed", type=int, default=0, help="of the data and of the encoders' training")
+    parser.add_argument("--head-seeds", type=int, default=3, help="how many heads are trained on each kind of features")
+    parser.add_argument("--rows", nargs="+", choices=[*STORES], default=[*STORES])
+    parser.add_argument("--clip-epochs", type=int, default=15)
+    parser.add_argument("--frame-epochs", type=int, default=5)
+    options = parser.parse_args()
+    setting = Setting(options.out, options.seed, options.clip_epochs, options.frame_epochs)
+    if not setting.annotations.exists():
+        write_dataset(setting.out / "data", size=options.size, seed=options.seed)
+    results = {}
+    for row in options.rows:
+        store = STORES[row](setting, setting.out / row)
+        results[row] = [_train_head(setting, store, setting.out / row, seed) for seed in range(options.head_seeds)]
+        (setting.out / "headroom.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    _print_table(results)
+
+
+# --- Four kinds of features -------------------------------------------------------------------------------------------
+
+
+def _noise(setting: Setting, folder: Path) -> Path:
+    """Random features, laid out in time as those of the untrained encoder."""
+    like = FeatureStore.open(_untrained(setting, setting.out / "untrained"))
+    rng = np.random.default_rng(setting.seed)
+    with FeatureStore.create_or_resume(folder / "features", StoreHeader(None, None, None)) as store:
+        for video in like.videos.values():
+            if video.id not in store.videos:
+                noise_TC = rng.standard_normal((video.rows, CHANNELS_OF_NOISE), dtype=np.float32)
+                store.add(video.id, noise_TC, video.timeline, video.duration)
+    return folder / "features"
+
+
+def _untrained(setting: Setting, folder: Path) -> Path:
+    return _extract(setting, folder, "random")
+
+
+def _classification(setting: Setting, folder: Path) -> Path:
+    words = ["--config", "demo/pretrain", "--clips", str(setting.clips), "--out", str(folder / "encoder")]
+    words += ["--training.seed", str(setting.seed), "--training.epochs", str(setting.clip_epochs)]
+    pretrain.run(parse("pretrain", PretrainConfig, words))
+    return _extract(setting, folder, folder / "encoder")
+
+
+def _frame_labels(setting: Setting, folder: Path) -> Path:
+    if not (folder / "encoder" / ENCODER_WEIGHTS).exists():
+        _train_on_frame_labels(setting, folder / "encoder")
+    return _extract(setting, folder, folder / "encoder")
+
+
+STORES: dict[str, Callable[[Setting, Path], Path]] = {
+    "noise": _noise,
+    "untrained": _untrained,
+    "classification": _classification,
+    "frame-labels": _frame_labels,
+}
+
+
+def _extract(setting: Setting, folder: Path, weights: str | Path) -> Path:
+    extract.run(_extract_config(setting, folder, weights))
+    return folder / "features"
+
+
+def _extract_config(setting: Setting, folder: Path, weights: str | Path) -> ExtractConfig:
+    words = ["--config", "demo/extract", "--videos", str(setting.videos), "--out", str(folder / "features")]
+    return parse("extract", ExtractConfig, [*words, "--weights", str(weights)])
+
+
+# --- The ceiling: training with frame labels --------------------------------------------------------------------------
+
+
+class SnippetBatch(NamedTuple):
+    clips: Tensor  # (B, 3, L, H, W) uint8
+    classes: Tensor  # (B,) long; 0: no action
+
+
+class LabelledSnippets:
+    """Snippets of untrimmed videos, each with the class of the action in its middle, or 0; all frames in memory."""
+
+    def __init__(
+        self, videos: dict[Path, Video], labels: Sequence[str], encoder: Encoder, sampling: Sampling, seed: int
+    ) -> None:
+        self.size, self.seed = encoder.size, seed
+        self.frames: list[NDArray[np.uint8]] = []
+        self.snippets: list[tuple[int, NDArray[np.int64], int]] = []
+        for path, video in videos.items():
+            info = probe_video(path)
+            indices_TL, timeline = sample_snippets(info.timestamps, info.duration, sampling)
+            classes_T = classes_at(timeline.centers(len(indices_TL)), video, labels)
+            self.snippets += [
+                (len(self.frames), indices_L, int(action))
+                for indices_L, action in zip(indices_TL, classes_T, strict=True)
+            ]
+            every_frame = read_frames(path, np.arange(info.num_frames), resize=encoder.resize)
+            self.frames.append(np.stack(list(every_frame)))
+
+    def __len__(self) -> int:
+        return len(self.snippets)
+
+    def __getitem__(self, places: list[tuple[int, int]]) -> SnippetBatch:
+        clips, classes = [], []
+        for epoch, index in places:
+            video, indices_L, action = self.snippets[index]
+            rng = np.random.default_rng((self.seed, epoch, index))
+            clips.append(random_crop(self.frames[video][indices_L], self.size, rng, mirror=True))
+            classes.append(action)
+        return SnippetBatch(torch.stack(clips).transpose(1, 2), torch.tensor(classes))
+
+
+def classes_at(seconds_T: NDArray[np.float64], video: Video, labels: Sequence[str]) -> NDArray[np.int64]:
+    """1 + the index of the action's class at each of `seconds_T`, 0 where there is none."""
+    classes_T = np.zeros(len(seconds_T), np.int64)
+    for segment in video.segments:
+        classes_T[(seconds_T >= segment.start) & (seconds_T < segment.end)] = 1 + labels.index(segment.label)
+    return classes_T
+
+
+def _train_on_frame_labels(setting: Setting, out: Path) -> None:
+    """As `pipeline pretrain` trains, with the same options but for the number of epochs; the last epoch's weights."""
+    words = ["--config", "demo/pretrain", "--clips", str(setting.clips), "--out", str(out)]
+    words += ["--training.seed", str(setting.seed), "--training.epochs", str(setting.frame_epochs)]
+    config = parse("pretrain", PretrainConfig, words)
+    extraction = _extract_config(setting, out, "random")
+    out.mkdir(parents=True, exist_ok=True)
+
+    annotations, files = read_annotations(setting.annotations), find_videos(setting.videos)
+    videos = {files[video.id]: video for video in annotations.in_subset("training").values()}
+    encoder = build_encoder(config.encoder, weights="random", seed=setting.seed)
+    sampling = extract.resolve_sampling(encoder, extraction.sampling)
+    snippets = LabelledSnippets(videos, annotations.labels, encoder, sampling, setting.seed)
+    torch.manual_seed(setting.seed)
+    classifier = Classifier(encoder, 1 + len(annotations.labels), dropout=config.dropout)
+    batches = load_batches(snippets, config.training.batch_size, shuffle_seed=setting.seed)
+    fit(classifier, _losses, batches, None, run=out, training=config.training)
+    save_weights(encoder, out / ENCODER_WEIGHTS)
+
+
+def _losses(classifier: nn.Module, batch: SnippetBatch) -> dict[str, Tensor]:
+    logits_BK = classifier(batch.clips)
+    correct_B = logits_BK.argmax(dim=1) == batch.classes
+    return {"loss": F.cross_entropy(logits_BK, batch.classes), "top1": 100 * correct_B.float().mean()}
+
+
+# --- Heads and what they reach ----------------------------------------------------------------------------------------
+
+
+def _train_head(setting: Setting, store: Path, folder: Path, seed: int) -> dict[str, Any]:
+    """Metrics of the head trained with this seed, and the seconds it took."""
+    out = folder / f"head{seed}"
+    words = ["--config", "demo/localize", "--features", str(store), "--annotations", str(setting.annotations)]
+    words += ["--out", str(out), "--training.seed", str(seed)]
+    started = time.monotonic()
+    localize.run(parse("localize", LocalizeConfig, words))
+    metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
+    return {**metrics, "seconds": time.monotonic() - started}
+
+
+def _print_table(results: dict[str, list[dict[str, Any]]]) -> None:
+    table = Table(title="mAP (%): mean over head seeds, and the half-width of its 95 % interval")
+    for column in ("features", "average mAP", "mAP@0.5", "gain over classification", "seconds a head"):
+        table.add_column(column, justify="left" if column == "features" else "right")
+    base = average_maps(results["classification"]) if "classification" in results else None
+    for row, runs in results.items():
+        average_S = average_maps(runs)
+        at_half_S = np.array([run["map"][run["tiou"].index(0.5)] for run in runs])
+        gain = "" if base is None else format_interval(average_S - base)
+        seconds = float(np.mean([run["seconds"] for run in runs]))
+        table.add_row(row, format_interval(average_S), format_interval(at_half_S), gain, f"{seconds:.0f}")
+    Console().print(table)
+
+
+def average_maps(runs: list[dict[str, Any]]) -> NDArray[np.float64]:
+    """Average mAP of each head seed, (S,)."""
+    return np.array([run["average_map"] for run in runs])
+
+
+# 97.5 % quantiles of Student's t, by degrees of freedom.
+STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+
+
+def format_interval(values_S: NDArray[np.float64]) -> str:
+    """Mean ± half-width of the 95 % interval of the mean."""
+    count = len(values_S)
+    if count == 1:
+        return f"{values_S[0]:.1f}"
+    quantile = STUDENT[min(count - 2, len(STUDENT) - 1)]
+    return f"{values_S.mean():.1f} ± {quantile * values_S.std(ddof=1) / np.sqrt(count):.1f}"
+
+
+if __name__ == "__main__":
+    main()
