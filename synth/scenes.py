@@ -37,8 +37,8 @@ class DatasetSize:
 
 SIZES: dict[str, DatasetSize] = {
     "tiny": DatasetSize(4, 2, 1, 6, 4, (5, 7)),
-    "demo": DatasetSize(8, 40, 6, 60, 30, (20, 28)),
-    "ablation": DatasetSize(8, 40, 10, 150, 80, (20, 28)),
+    "demo": DatasetSize(8, 60, 8, 60, 30, (20, 28)),
+    "ablation": DatasetSize(8, 80, 12, 200, 100, (9, 15)),
 }
 
 
