@@ -41,7 +41,8 @@ from encoders import Encoder, build_encoder  # noqa: E402
 from pipeline.config import SamplingConfig  # noqa: E402
 from pipeline.data.decoder_process import DecoderProcess  # noqa: E402
 from pipeline.data.snippets import Sampling, SnippetAssembler, sample_snippets  # noqa: E402
-from pipeline.extract import EncoderPool, VideoFeatures, iterate_features, resolve_sampling  # noqa: E402
+from pipeline.encoding import EncoderPool, VideoFeatures, iterate_features  # noqa: E402
+from pipeline.extract import resolve_sampling  # noqa: E402
 
 BATCH_SIZE = 16
 CORES = len(os.sched_getaffinity(0))

@@ -1,76 +1,29 @@
 """`pipeline extract`: raw videos to a feature store, one vector a snippet.
 
-The way of a video, in places that work at the same time::
-
-    child process      decodes and resizes frames                     pipeline.data.decoder_process
-         │
-    decoding thread    asks it for each frame once, puts snippets     _Decoding
-         │             together; is a few batches ahead, also into
-         │             the next videos
-       queue (bounded)
-         │
-    main thread        fills batches across videos,                   iterate_features
-         │             writes whole videos to the store               run
-         │
-    encoding threads   run the network                                EncoderPool
-
-Batches always have the same size, the last one padded, so that a video's features do not depend on what else was
-extracted beside it. Memory holds one snippet's span of frames, the queue, the batches under way, and the features of
-the videos under way.
-
-Shapes: B batch, T snippets of a video, C channels, L frames of a snippet, H W pixels.
+Videos come in the order of their ids (`pipeline.encoding.iterate_features`) and are written one by one, so that a run
+that was killed, started again, does what is missing and ends with the same store.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from queue import Empty, Full, Queue
-from threading import Event, Thread
-from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from encoders import Encoder, build_encoder
-from encoders.inference import Precision, computes_in_bfloat16, prepare_for_inference
+from encoders.inference import Precision, computes_in_bfloat16
 from encoders.weights import fingerprint, save_weights
 from pipeline.config import ExtractConfig, SamplingConfig
 from pipeline.data.annotations import read_annotations
-from pipeline.data.decoder_process import DecoderProcess
 from pipeline.data.features import ENCODER_WEIGHTS, FeatureStore, StoreHeader
 from pipeline.data.files import find_videos, match_ids
-from pipeline.data.snippets import Sampling, SnippetAssembler, Timeline, sample_snippets
-from pipeline.data.video import Decoder, VideoError
-
-Device = Literal["auto", "cpu", "cuda"]
-Frame = NDArray[np.uint8]  # (H, W, 3)
-OnFrames = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class VideoFeatures:
-    """Features of a whole video, float32, with their place in time; `duration` in seconds."""
-
-    video_id: str
-    features_TC: NDArray[np.float32]
-    timeline: Timeline
-    duration: float
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A video that gave no features, and why; `reason` names the file."""
-
-    video_id: str
-    reason: str
+from pipeline.data.snippets import Sampling
+from pipeline.encoding import Failure, VideoFeatures, iterate_features, resolve_device
 
 
 def run(config: ExtractConfig) -> int:
@@ -141,13 +94,6 @@ def resolve_sampling(encoder: Encoder, config: SamplingConfig) -> Sampling:
     return Sampling(encoder.num_frames, encoder.frame_stride, step, config.num_snippets, config.fps)
 
 
-def resolve_device(device: Device) -> torch.device:
-    """`auto`: the GPU if there is one. ValueError if `cuda` is asked for and there is none."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda: torch finds no CUDA device here; give --device cpu")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 def _resolve_precision(precision: Precision, device: torch.device) -> Precision:
     if precision != "auto":
         return precision
@@ -173,279 +119,6 @@ def report_failures(failures: list[Failure], num_videos: int, console: Console) 
         console.print(f"{len(failures)} of {num_videos} videos failed; the others are done:")
     for failure in failures:
         console.print(f"  {failure.video_id}: {failure.reason}", markup=False, highlight=False)
-
-
-# --- From videos to features ------------------------------------------------------------------------------------------
-
-
-def iterate_features(
-    videos: Mapping[str, Path],
-    encoder: Encoder,
-    sampling: Sampling,
-    *,
-    batch_size: int = 16,
-    device: torch.device | None = None,
-    precision: Precision = "auto",
-    decoder: Decoder = "auto",
-    time_limit: float = 60.0,
-    on_frames: OnFrames | None = None,
-) -> Iterator[VideoFeatures | Failure]:
-    """Features of each video, or why there are none, in the order of `videos`.
-
-    Args:
-        videos: files by video id.
-        encoder: stays as it is; a copy made for inference does the work.
-        sampling: its snippets must be such as the encoder was built for.
-        batch_size: snippets encoded at a time; frames, where the encoder sees one frame at a time.
-        device: None: the CPU.
-        precision, decoder, time_limit: as in `ExtractConfig`.
-        on_frames: called with a video's id, how many of its frames are encoded, and how many there are to encode.
-
-    Raises:
-        ValueError: `batch_size` or `time_limit` is not above zero, or the device lacks the precision.
-    """
-    if batch_size < 1 or time_limit <= 0:
-        raise ValueError(f"batch_size is {batch_size} and time_limit {time_limit}; both must be above zero")
-    under_way: deque[_Video | Failure] = deque()
-    batch: list[_Item] = []
-    passes: deque[_Pass] = deque()
-    with (
-        EncoderPool(encoder, batch_size, device or torch.device("cpu"), precision) as pool,
-        _Decoding(videos, encoder, sampling, decoder, time_limit, ahead=2 * batch_size) as events,
-    ):
-        for event in events:
-            if isinstance(event, _Item):
-                batch.append(event)
-            elif isinstance(event, _Video):
-                under_way.append(event)
-            elif event is not None:
-                _fail(event, under_way, batch)
-            if len(batch) == pool.items_per_pass:
-                passes.append(_Pass(batch, pool.submit([item.frames for item in batch])))
-                batch = []
-            while len(passes) > pool.num_workers or (passes and passes[0].vectors.done()):
-                _deliver(passes.popleft(), on_frames)
-            yield from _take_finished(under_way)
-        if batch:
-            passes.append(_Pass(batch, pool.submit([item.frames for item in batch])))
-        for last in passes:
-            _deliver(last, on_frames)
-    yield from _take_finished(under_way)
-    assert not under_way, "a video's decoding ended neither with all of its snippets nor with an error"
-
-
-class _Pass(NamedTuple):
-    """A forward pass under way: what goes in, and what will come out."""
-
-    items: list[_Item]
-    vectors: Future[NDArray[np.float32]]
-
-
-def _fail(failure: Failure, under_way: deque[_Video | Failure], batch: list[_Item]) -> None:
-    """Put the failure in the place of its video, which began last if it began at all."""
-    batch[:] = [item for item in batch if item.video.video_id != failure.video_id]
-    if under_way and under_way[-1].video_id == failure.video_id:
-        under_way.pop()
-    under_way.append(failure)
-
-
-def _deliver(finished: _Pass, on_frames: OnFrames | None) -> None:
-    """Hand each vector to its video, in order; waits for the pass if need be."""
-    for item, vector_C in zip(finished.items, finished.vectors.result(), strict=True):
-        item.video.receive(vector_C)
-    if on_frames is not None:
-        for video, frames_so_far in {item.video: item.frames_so_far for item in finished.items}.items():
-            on_frames(video.video_id, frames_so_far, video.num_frames)
-
-
-def _take_finished(under_way: deque[_Video | Failure]) -> Iterator[VideoFeatures | Failure]:
-    while under_way:
-        first = under_way[0]
-        if isinstance(first, _Video) and not first.is_complete:
-            return
-        under_way.popleft()
-        yield first if isinstance(first, Failure) else first.result()
-
-
-class _Video:
-    """A video under way: collects rows as the vectors of its items come, in order."""
-
-    def __init__(
-        self, video_id: str, indices_TL: NDArray[np.int64], timeline: Timeline, duration: float, frame_wise: bool
-    ) -> None:
-        self.video_id = video_id
-        self._timeline = timeline
-        self._duration = duration
-        self._num_rows = len(indices_TL)
-        self._rows: list[NDArray[np.float32]] = []
-        assembler = SnippetAssembler[NDArray[np.float32]](indices_TL)
-        self.num_frames = len(assembler.frames)
-        self._assembler = assembler if frame_wise else None
-
-    def receive(self, vector_C: NDArray[np.float32]) -> None:
-        """A row; or of a frame-wise encoder, a frame's features, of which a row is the mean over its L frames."""
-        if self._assembler is None:
-            self._rows.append(vector_C)
-        else:
-            self._rows.extend(np.mean(frames_LC, axis=0) for frames_LC in self._assembler.push(vector_C))
-
-    @property
-    def is_complete(self) -> bool:
-        return len(self._rows) == self._num_rows
-
-    def result(self) -> VideoFeatures:
-        return VideoFeatures(self.video_id, np.stack(self._rows), self._timeline, self._duration)
-
-
-@dataclass(frozen=True, eq=False)
-class _Item:
-    """What is encoded as one: the L frames of a snippet, or one frame for a frame-wise encoder."""
-
-    video: _Video
-    frames: list[Frame]
-    frames_so_far: int
-
-
-_Event = _Video | _Item | Failure
-
-
-class _End:
-    """Nothing comes after this."""
-
-
-class EncoderPool:
-    """Encodes in forward passes of one fixed size; a context manager.
-
-    On a CPU, `num_workers` passes run side by side and share the `batch_size` items. Threads that work on one pass
-    together would wait for each other at every layer, and the decoder takes cores away from them: measured on two
-    cores, they burnt three times the CPU time that the work takes.
-    """
-
-    def __init__(self, encoder: Encoder, batch_size: int, device: torch.device, precision: Precision) -> None:
-        self._encoder = prepare_for_inference(encoder, device, precision)
-        self._device = device
-        self._num_threads = torch.get_num_threads()
-        self.num_workers = min(self._num_threads, batch_size) if device.type == "cpu" else 1
-        self.items_per_pass = batch_size // self.num_workers
-        self._pool = ThreadPoolExecutor(
-            self.num_workers, "encoding", torch.set_num_threads, (self._num_threads // self.num_workers,)
-        )
-
-    def __enter__(self) -> EncoderPool:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(self._num_threads)  # the workers' number would be that of threads yet to come
-
-    def submit(self, items: list[list[Frame]]) -> Future[NDArray[np.float32]]:
-        """Vectors of up to `items_per_pass` items, (len(items), C), once they are encoded."""
-        return self._pool.submit(self._encode, items)
-
-    @torch.inference_mode()
-    def _encode(self, items: list[list[Frame]]) -> NDArray[np.float32]:
-        size = self._encoder.size
-        pixels_BLHWC = np.zeros((self.items_per_pass, len(items[0]), size, size, 3), np.uint8)
-        for slot_LHWC, frames in zip(pixels_BLHWC, items, strict=False):
-            np.stack(frames, out=slot_LHWC)
-        clips_BCLHW = torch.from_numpy(pixels_BLHWC).to(self._device).permute(0, 4, 1, 2, 3)
-        if self._encoder.frame_wise:
-            vectors_BC = self._encoder.encode_frames(clips_BCLHW[:, :, 0])
-        else:
-            vectors_BC = self._encoder(clips_BCLHW)
-        vectors: NDArray[np.float32] = vectors_BC[: len(items)].cpu().numpy()
-        return vectors
-
-
-class _Decoding:
-    """Decodes videos in a thread.
-
-    Iterate over it, inside `with`, for each video, then its items or its failure; and for None when there is nothing
-    new for a moment, so that one can see to other things.
-    """
-
-    def __init__(
-        self,
-        videos: Mapping[str, Path],
-        encoder: Encoder,
-        sampling: Sampling,
-        decoder: Decoder,
-        time_limit: float,
-        ahead: int,
-    ) -> None:
-        self._videos = videos
-        self._encoder = encoder
-        self._sampling = sampling
-        self._process = DecoderProcess(time_limit=time_limit, decoder=decoder)
-        self._queue: Queue[_Event | BaseException | _End] = Queue(maxsize=ahead)
-        self._stop = Event()
-        self._thread = Thread(target=self._run, name="decoding", daemon=True)
-
-    def __enter__(self) -> Iterator[_Event | None]:
-        self._thread.start()
-        return self._events()
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._process.close()  # so that a decoder that hangs does not keep us waiting
-        self._thread.join()
-
-    def _events(self) -> Iterator[_Event | None]:
-        while True:
-            try:
-                event = self._queue.get(timeout=0.1)
-            except Empty:
-                yield None
-                continue
-            if isinstance(event, BaseException):
-                raise event
-            if isinstance(event, _End):
-                return
-            yield event
-
-    def _run(self) -> None:
-        try:
-            with self._process:
-                for video_id, path in self._videos.items():
-                    for event in self._decode(video_id, path):
-                        if not self._put(event):
-                            return
-            self._put(_End())
-        except BaseException as error:
-            self._put(error)
-
-    def _put(self, event: _Event | BaseException | _End) -> bool:
-        """Wait for room in the queue. False: no one is listening any more."""
-        while not self._stop.is_set():
-            try:
-                self._queue.put(event, timeout=0.1)
-                return True
-            except Full:
-                continue
-        return False
-
-    def _decode(self, video_id: str, path: Path) -> Iterator[_Event]:
-        try:
-            info = self._process.probe(path)
-            indices_TL, timeline = sample_snippets(info.timestamps, info.duration, self._sampling)
-            video = _Video(video_id, indices_TL, timeline, info.duration, self._encoder.frame_wise)
-            yield video
-            yield from self._items(video, path, indices_TL)
-        except (VideoError, OSError) as error:
-            yield Failure(video_id, str(error))
-
-    def _items(self, video: _Video, path: Path, indices_TL: NDArray[np.int64]) -> Iterator[_Item]:
-        assembler = SnippetAssembler[Frame](indices_TL)
-        resize, crop = self._encoder.resize, self._encoder.size
-        chunks = self._process.frames(path, assembler.frames, resize=resize, crop=crop)
-        frames = (frame_HWC for chunk_nHWC in chunks for frame_HWC in chunk_nHWC)
-        for frames_so_far, frame_HWC in enumerate(frames, start=1):
-            items = [[frame_HWC]] if self._encoder.frame_wise else assembler.push(frame_HWC)
-            for item in items:
-                yield _Item(video, item, frames_so_far)
-
-
-# --- Progress ---------------------------------------------------------------------------------------------------------
 
 
 class ExtractionProgress:

@@ -28,7 +28,7 @@ from pipeline.data.detections import write_detections
 from pipeline.data.features import ENCODER_WEIGHTS, FeatureStore
 from pipeline.data.files import match_ids
 from pipeline.detector import FeatureRows, LocalizeRun, detect_all, save_run
-from pipeline.extract import resolve_device
+from pipeline.encoding import resolve_device
 from pipeline.run_folder import METRICS, begin_run, is_finished
 from pipeline.training import fit, load_batches
 from pipeline.windows import TrainingWindows, WindowBatch, cut_training_windows, load_finite

@@ -1,7 +1,7 @@
 """`pipeline predict`: raw videos and a run of `pipeline localize` to detections.
 
     video ──iterate_features──▶ features, in memory ──detect──▶ detections ──▶ DETECTIONS.json, DETECTIONS.csv,
-           pipeline.extract                    pipeline.detector               VIDEO.vtt, DETECTIONS.html
+           pipeline.encoding                   pipeline.detector               VIDEO.vtt, DETECTIONS.html
 
 Both steps are those of `extract` and `localize`, with the encoder, the sampling and the head of the run: a video gets
 the detections that it would get through a feature store on disk. Memory holds the features of the videos under way and
@@ -26,15 +26,8 @@ from pipeline.data.detections import Detection, write_detections
 from pipeline.data.files import check_video_id, walk_videos
 from pipeline.data.snippets import Sampling
 from pipeline.detector import LocalizeRun, detect, load_run
-from pipeline.extract import (
-    ExtractionProgress,
-    Failure,
-    OnFrames,
-    VideoFeatures,
-    iterate_features,
-    report_failures,
-    resolve_device,
-)
+from pipeline.encoding import Failure, OnFrames, VideoFeatures, iterate_features, resolve_device
+from pipeline.extract import ExtractionProgress, report_failures
 from pipeline.report import ReportVideo, write_report
 from pipeline.subtitles import without_repeats, write_subtitles
 

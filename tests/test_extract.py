@@ -15,6 +15,7 @@ import pytest
 import torch
 from video_files import read_index, write_video
 
+import pipeline.encoding
 import pipeline.extract
 from encoders import Encoder, build_encoder
 from encoders.weights import fingerprint
@@ -22,14 +23,8 @@ from pipeline.config import ExtractConfig, SamplingConfig
 from pipeline.data.features import FeatureStore
 from pipeline.data.snippets import Sampling, sample_snippets
 from pipeline.data.video import VideoError, VideoInfo, probe_video, read_frames
-from pipeline.extract import (
-    Failure,
-    VideoFeatures,
-    iterate_features,
-    resolve_device,
-    resolve_sampling,
-    run,
-)
+from pipeline.encoding import Failure, VideoFeatures, iterate_features, resolve_device
+from pipeline.extract import resolve_sampling, run
 
 NUM_FRAMES = {"a": 30, "b": 5, "c": 70, "d": 1, "e": 41}
 
@@ -186,7 +181,7 @@ class FailingProcess:
 def test_failures_take_their_place_and_leave_the_others_alone(
     videos: dict[str, Path], batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.extract, "DecoderProcess", FailingProcess)
+    monkeypatch.setattr(pipeline.encoding, "DecoderProcess", FailingProcess)
     whole = features_of(iterate_features(videos, index_encoder(), SAMPLING, batch_size=batch_size))
     monkeypatch.setattr(FailingProcess, "bad", {"a": 25, "d": 0, "e": 3})
     results = list(iterate_features(videos, index_encoder(), SAMPLING, batch_size=batch_size))
@@ -207,7 +202,7 @@ def test_an_error_of_our_own_in_the_decoding_thread_is_raised(
     def stumble(*args: Any) -> None:
         raise RuntimeError("stumbled")
 
-    monkeypatch.setattr(pipeline.extract, "sample_snippets", stumble)
+    monkeypatch.setattr(pipeline.encoding, "sample_snippets", stumble)
     with pytest.raises(RuntimeError, match="stumbled"):
         list(iterate_features(videos, index_encoder(), SAMPLING))
 
@@ -235,7 +230,7 @@ def test_stopping_does_not_wait_for_a_decoder_that_hangs(
         def close(self) -> None:
             killed.set()
 
-    monkeypatch.setattr(pipeline.extract, "DecoderProcess", HangingProcess)
+    monkeypatch.setattr(pipeline.encoding, "DecoderProcess", HangingProcess)
     results = iterate_features(videos, index_encoder(), SAMPLING, batch_size=1)
     next(results)
     results.close()  # type: ignore[attr-defined]

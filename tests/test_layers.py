@@ -17,7 +17,7 @@ FLOORS = (
     ("demo", "predict"),
     ("pretrain", "extract", "localize", "import_features", "describe"),
     ("detector",),
-    ("clip_batches", "evaluate", "report", "run_folder", "subtitles", "training", "windows"),
+    ("clip_batches", "encoding", "evaluate", "report", "run_folder", "subtitles", "training", "windows"),
     ("data", "config", "flags"),
 )
 
