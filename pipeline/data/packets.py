@@ -38,6 +38,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 VideoPacket: TypeAlias = "av.Packet[VideoStream]"
+AnyStream: TypeAlias = VideoStream | AudioStream
 OnProgress: TypeAlias = Callable[[], None]
 
 NO_TIME = np.iinfo(np.int64).min
@@ -193,19 +194,20 @@ def _read_table(
     container: InputContainer, stream: VideoStream, on_progress: OnProgress
 ) -> tuple[npt.NDArray[Any], float]:
     """The packets of `stream` (dtype PACKET), and the end in seconds of the last packet of any sound or picture."""
-    ends = [-np.inf]
+    ends: dict[AnyStream, int] = {}
 
     def rows() -> Iterator[tuple[int, int, int, bool, bool]]:
         for packet in read_packets(container, stream, *container.streams.audio, on_progress=on_progress):
             time = packet.dts if packet.pts is None else packet.pts
-            if time is None or packet.time_base is None:
+            if time is None:
                 continue
-            ends[0] = max(ends[0], float((time + (packet.duration or 0)) * packet.time_base))
-            if packet.stream_index == stream.index:
+            ends[packet.stream] = max(ends.get(packet.stream, NO_TIME), time + (packet.duration or 0))
+            if packet.stream is stream:
                 pts, dts = (NO_TIME if tick is None else tick for tick in (packet.pts, packet.dts))
                 yield pts, dts, packet.duration or 0, packet.is_keyframe, packet.is_discard
 
-    return np.fromiter(rows(), PACKET), ends[0]
+    packets = np.fromiter(rows(), PACKET)
+    return packets, max((float(tick * _tick_seconds(stream)) for stream, tick in ends.items()), default=0.0)
 
 
 def _check_complete(
@@ -278,7 +280,7 @@ def _count_by_decoding(
     return first, np.array(ticks, np.int64)
 
 
-def _tick_seconds(stream: VideoStream) -> Fraction:
+def _tick_seconds(stream: AnyStream) -> Fraction:
     """Seconds of one of the stream's ticks."""
     assert stream.time_base is not None, "every demuxer sets it"
     return stream.time_base
