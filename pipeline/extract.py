@@ -154,6 +154,7 @@ class ExtractionProgress:
             yield result
             self._advance(result.video_id, 1.0)
             self._bar.update(self._task, description=self._description(number))
+        self._bar.update(self._task, completed=sum(self._bytes.values()))  # what rounding left over
 
     def on_frames(self, video_id: str, frames_so_far: int, num_frames: int) -> None:
         """Take note of how far a video is; for `iterate_features`."""
