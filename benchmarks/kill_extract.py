@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from benchmarks.videos import write_video  # noqa: E402
+from benchmarks.videos import loop_packets, write_video  # noqa: E402
 
 
 def main() -> int:
@@ -35,7 +35,8 @@ def main() -> int:
         folder, whole, killed = Path(name) / "videos", Path(name) / "whole", Path(name) / "killed"
         folder.mkdir()
         for index in range(options.videos):
-            write_video(folder / f"v{index:02}.mp4", seconds=4 + index % 5, width=320, height=180, seed=index)
+            clip = write_video(Path(name) / "clip.mp4", seconds=4, seed=index)
+            loop_packets(clip, folder / f"v{index:02}.mp4", seconds=20 + 4 * (index % 5))
         started = time.monotonic()
         start(folder, whole, options.encoder).wait()
         duration = time.monotonic() - started
