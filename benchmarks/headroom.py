@@ -5,8 +5,9 @@
     noise           random numbers: what the lengths and places of actions alone give away
     untrained       the encoder with random weights
     classification  the encoder trained to classify the trimmed clips (ACP): where every method starts
-    frame-labels    the encoder trained to tell, for each snippet of the untrimmed training videos, which action, if
-                    any, its middle lies in: the ceiling that no method without such labels is expected to reach
+    frame-labels    that encoder trained on to tell, for each snippet of the untrimmed training videos, which action,
+                    if any, its middle lies in: the ceiling that no method without such labels is expected to reach
+                    (from random weights it learns the videos by heart)
 
 All four come from the demo's configs. The headroom, frame-labels minus classification, is to be at least 10 points of
 average mAP: with less there is no task discrepancy to cure, and the data has to be made harder. What is in OUT already
@@ -40,8 +41,9 @@ from encoders.weights import save_weights  # noqa: E402
 from pipeline import extract, localize, pretrain  # noqa: E402
 from pipeline.clip_batches import random_crop  # noqa: E402
 from pipeline.config import ExtractConfig, LocalizeConfig, PretrainConfig  # noqa: E402
-from pipeline.data.annotations import Video, find_videos, read_annotations  # noqa: E402
+from pipeline.data.annotations import Video, read_annotations  # noqa: E402
 from pipeline.data.features import ENCODER_WEIGHTS, FeatureStore, StoreHeader  # noqa: E402
+from pipeline.data.files import find_videos  # noqa: E402
 from pipeline.data.snippets import Sampling, sample_snippets  # noqa: E402
 from pipeline.data.video import probe_video, read_frames  # noqa: E402
 from pipeline.flags import parse  # noqa: E402
@@ -81,8 +83,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the data and of the encoders' training")
     parser.add_argument("--head-seeds", type=int, default=3, help="how many heads are trained on each kind of features")
     parser.add_argument("--rows", nargs="+", choices=[*STORES], default=[*STORES])
-    parser.add_argument("--clip-epochs", type=int, default=15)
-    parser.add_argument("--frame-epochs", type=int, default=5)
+    parser.add_argument("--clip-epochs", type=int, default=30)
+    parser.add_argument("--frame-epochs", type=int, default=6)
     options = parser.parse_args()
     setting = Setting(options.out, options.seed, options.clip_epochs, options.frame_epochs)
     if not setting.annotations.exists():
@@ -115,10 +117,15 @@ def _untrained(setting: Setting, folder: Path) -> Path:
 
 
 def _classification(setting: Setting, folder: Path) -> Path:
-    words = ["--config", "demo/pretrain", "--clips", str(setting.clips), "--out", str(folder / "encoder")]
+    return _extract(setting, folder, _train_on_clips(setting))
+
+
+def _train_on_clips(setting: Setting) -> Path:
+    out = setting.out / "classification" / "encoder"
+    words = ["--config", "demo/pretrain", "--clips", str(setting.clips), "--out", str(out)]
     words += ["--training.seed", str(setting.seed), "--training.epochs", str(setting.clip_epochs)]
     pretrain.run(parse("pretrain", PretrainConfig, words))
-    return _extract(setting, folder, folder / "encoder")
+    return out
 
 
 def _frame_labels(setting: Setting, folder: Path) -> Path:
@@ -195,7 +202,7 @@ def classes_at(seconds_T: NDArray[np.float64], video: Video, labels: Sequence[st
 
 
 def _train_on_frame_labels(setting: Setting, out: Path) -> None:
-    """As `pipeline pretrain` trains, with the same options but for the number of epochs; the last epoch's weights."""
+    """From the clips' encoder, and as `pipeline pretrain` trains but for the epochs; the last epoch's weights."""
     words = ["--config", "demo/pretrain", "--clips", str(setting.clips), "--out", str(out)]
     words += ["--training.seed", str(setting.seed), "--training.epochs", str(setting.frame_epochs)]
     config = parse("pretrain", PretrainConfig, words)
@@ -204,7 +211,7 @@ def _train_on_frame_labels(setting: Setting, out: Path) -> None:
 
     annotations, files = read_annotations(setting.annotations), find_videos(setting.videos)
     videos = {files[video.id]: video for video in annotations.in_subset("training").values()}
-    encoder = build_encoder(config.encoder, weights="random", seed=setting.seed)
+    encoder = build_encoder(config.encoder, weights=_train_on_clips(setting))
     sampling = extract.resolve_sampling(encoder, extraction.sampling)
     snippets = LabelledSnippets(videos, annotations.labels, encoder, sampling, setting.seed)
     torch.manual_seed(setting.seed)

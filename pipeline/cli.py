@@ -40,7 +40,16 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the console script `pipeline`."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _main(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `pipeline describe … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _main(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0
@@ -80,9 +89,8 @@ def _run(command: Command, parsed: Any) -> int:
         return int(importlib.import_module(command.module).run(parsed))
     except KeyboardInterrupt:
         return _fail("interrupted; what was finished stays, and the same command goes on from there", code=130)
-    except BrokenPipeError:  # `pipeline describe … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:
         if os.environ.get("PIPELINE_DEBUG"):
             raise

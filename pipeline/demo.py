@@ -23,8 +23,9 @@ from rich.table import Table
 
 from pipeline import extract, localize, pretrain
 from pipeline.config import DemoConfig, ExtractConfig, LocalizeConfig, PretrainConfig
-from pipeline.data.annotations import Annotations, find_videos, read_annotations
+from pipeline.data.annotations import Annotations, read_annotations
 from pipeline.data.detections import read_detections
+from pipeline.data.files import find_videos
 from pipeline.flags import parse
 from pipeline.report import MetricRow, MetricTable, ReportVideo, write_report
 from synth.scenes import write_dataset

@@ -37,7 +37,7 @@ class DatasetSize:
 
 SIZES: dict[str, DatasetSize] = {
     "tiny": DatasetSize(4, 2, 1, 6, 4, (5, 7)),
-    "demo": DatasetSize(8, 60, 8, 60, 30, (20, 28)),
+    "demo": DatasetSize(6, 80, 12, 160, 50, (9, 15)),
     "ablation": DatasetSize(8, 80, 12, 200, 100, (9, 15)),
 }
 

@@ -17,12 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.clips import Clip, ClipList, read_clips
 from pipeline.data.files import (
     NO_SUBSET,
     check_video_id,
-    find_videos,
-    match_ids,
     parse_time,
     read_json,
     read_table,
@@ -30,21 +27,6 @@ from pipeline.data.files import (
     strip_video_suffix,
     write_json,
 )
-
-__all__ = [
-    "Annotations",
-    "Clip",
-    "ClipList",
-    "Segment",
-    "Video",
-    "check_video_id",
-    "find_videos",
-    "format_blemishes",
-    "match_ids",
-    "read_annotations",
-    "read_clips",
-    "write_annotations",
-]
 
 KNOWN_SUBSETS = frozenset({"training", "validation", "testing", "train", "val", "test"})
 
