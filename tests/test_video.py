@@ -332,6 +332,18 @@ def test_decord_is_not_used_on_a_clip_of_which_it_reports_too_many_frames(make: 
         read_frames(path, [0], decoder="decord")
 
 
+def test_auto_keeps_large_files_from_decord_which_would_hold_them_in_memory(
+    plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+    monkeypatch.setattr(video, "open_decord", lambda info, size: opened.append(info.path))
+    assert read_indices(list(read_frames(plain, range(N)))) == list(range(N))
+    assert opened == [plain]
+    monkeypatch.setattr(video, "DECORD_MAX_BYTES", plain.stat().st_size - 1)
+    assert read_indices(list(read_frames(plain, range(N)))) == list(range(N))
+    assert opened == [plain]
+
+
 def test_without_decord_everything_goes_through_pyav(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "decord", None)
     assert read_indices(list(read_frames(plain, range(N)))) == list(range(N))

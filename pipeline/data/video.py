@@ -49,6 +49,8 @@ Numbered: TypeAlias = tuple[int, VideoFrame]
 HOLD_SECONDS = 1.0
 # `auto` gives decord the files of which it converts few frames in vain.
 DECORD_SHARE = 0.5
+# decord reads all packets ahead: measured, it holds 1.4 times the size of the file. `auto` gives it no larger ones.
+DECORD_MAX_BYTES = 256 << 20
 # Decoding this many frames more takes less time than another seek.
 SEEK_COST_FRAMES = 16
 # Keyframes, going backward, from which to try to reach a frame before decoding from the start of the file.
@@ -71,8 +73,8 @@ def read_frames(
         indices: frames of `probe_video(path)`, not falling; a repeated one gives the same array again.
         resize: length of the short side, in pixels (`PictureSize.of`). Left out: the video's own size.
         crop: side of the square to cut from the middle after that.
-        decoder: `auto` takes decord where it is known to be right and at least half of the frames are wanted, and PyAV
-            elsewhere. decord can hang on damaged files, which only `DecoderProcess` survives.
+        decoder: `auto` takes decord where it is known to be right, at least half of the frames are wanted and the file
+            is not large, and PyAV elsewhere. decord can hang on damaged files, which only `DecoderProcess` survives.
         info: what `probe_video(path)` returned, to save reading the packets again.
         on_progress: called for every packet, also where no frame is wanted for long.
 
@@ -103,7 +105,8 @@ def _choose_reader(
     info: VideoInfo, wanted: npt.NDArray[np.int64], size: PictureSize, decoder: Decoder, on_progress: OnProgress
 ) -> Iterator[Picture]:
     dense = len(wanted) > 0 and len(wanted) >= DECORD_SHARE * (wanted[-1] + 1)
-    if decoder == "pyav" or (decoder == "auto" and not dense):
+    small = info.path.stat().st_size <= DECORD_MAX_BYTES
+    if decoder == "pyav" or (decoder == "auto" and not (dense and small)):
         return _pyav_pictures(info, wanted, size, on_progress)
     reader = open_decord(info, size)
     if reader is None and decoder == "decord":
