@@ -130,7 +130,8 @@ def _train_on_clips(setting: Setting) -> Path:
 
 def _frame_labels(setting: Setting, folder: Path) -> Path:
     if not (folder / "encoder" / ENCODER_WEIGHTS).exists():
-        _train_on_frame_labels(setting, folder / "encoder")
+        _classification(setting, setting.out / "classification")
+        _train_on_frame_labels(setting, setting.out / "classification" / "encoder", folder / "encoder")
     return _extract(setting, folder, folder / "encoder")
 
 
