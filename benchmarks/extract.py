@@ -9,7 +9,9 @@ the slower one of them: it is
     bound = max(decoding alone, encoding alone, (CPU time of decoding + CPU time of encoding) / cores)
 
 where CPU time is that of the work itself: of encoding, what it takes on a single thread, without the waiting that more
-threads add. Efficiency = bound / both together; the median over the runs is printed, and of each of the times.
+threads add. Efficiency = bound / both together; the median over the runs is printed, and of each of the times. The
+last line, CPU time alone / together, says how much of the work in extraction is not overhead; unlike the efficiency, it
+means something on a machine that has other things to do.
 
 Memory. The peak of this process and its children while a video of so many hours, looped from a clip's packets, goes
 through; "beside the model" is what came on top of the memory held once the encoder has run its first batch.
@@ -110,6 +112,7 @@ def measure(videos: Mapping[str, Path], encoder: Encoder, sampling: Sampling) ->
         "both together (s)": both.wall,
         "  their CPU time (s)": both.cpu,
         "efficiency": bound / both.wall,
+        "CPU time alone / together": (decoding.cpu + single.cpu) / both.cpu,
     }
 
 
