@@ -55,7 +55,7 @@ def run(config: PredictConfig) -> int:
     """
     if config.out.suffix.lower() != ".json":
         raise ValueError(f"--out {config.out}: detections are written as JSON; give a name that ends in .json")
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     videos = collect_videos(config.video)
     trained = load_run(config.run)
     encoder = load_encoder(trained)
