@@ -130,8 +130,7 @@ def _train_on_clips(setting: Setting) -> Path:
 
 def _frame_labels(setting: Setting, folder: Path) -> Path:
     if not (folder / "encoder" / ENCODER_WEIGHTS).exists():
-        _classification(setting, setting.out / "classification")
-        _train_on_frame_labels(setting, setting.out / "classification" / "encoder", folder / "encoder")
+        _train_on_frame_labels(setting, folder / "encoder")
     return _extract(setting, folder, folder / "encoder")
 
 
