@@ -1,4 +1,4 @@
-"""Snippet encoders: clips (B,3,L,H,W) to features (B,C), chosen by name."""
+"""Snippet encoders: clips (B,3,L,H,W), or (B,2,L,H,W) of flow, to features (B,C), chosen by name."""
 
 from __future__ import annotations
 

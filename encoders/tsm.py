@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from encoders.base import Encoder
+from encoders.base import FrameEncoder
 from encoders.resnet import RESNET_CHANNELS, TinyResNet, resnet_without_classifier, torchvision_state
 
 SHIFTED_SHARE = 8  # 1/8 of the channels moves each way
@@ -73,7 +73,7 @@ def insert_shifts(network: nn.Module, num_frames: int) -> None:
             block.conv1 = ShiftedConv(block.conv1, num_frames)
 
 
-class TSM(Encoder):
+class TSM(FrameEncoder):
     """A residual network with temporal shift.
 
     Weights: the official checkpoints (`module.base_model.layer1.0.conv1.net.weight`), our own, which have the same

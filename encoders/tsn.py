@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from encoders.base import Encoder
+from encoders.base import FrameEncoder
 from encoders.resnet import RESNET_CHANNELS, resnet_without_classifier, torchvision_state
 
 
-class TSN(Encoder):
+class TSN(FrameEncoder):
     """A ResNet without its classifier on each frame.
 
     The default snippet, 4 frames at stride 4, spans 16 video frames: the unit of the TSN features that the ActivityNet

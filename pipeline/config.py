@@ -24,7 +24,7 @@ class SamplingConfig:
     num_snippets: int | None = None
     """Instead of `step`: this many snippets, uniform over the video (LoFi's setting: 100)."""
     fps: float | None = None
-    """Sample on a clock of this rate. Left out: the video's own average rate."""
+    """Sample on a clock of this rate. Left out: that of the encoder's weights; if it has none, the video's own."""
 
 
 @dataclass(frozen=True, kw_only=True)

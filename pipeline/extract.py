@@ -91,7 +91,8 @@ def resolve_sampling(encoder: Encoder, config: SamplingConfig) -> Sampling:
     """What the options leave open, filled in: the encoder's own snippets, each half a span after the one before."""
     span = encoder.num_frames * encoder.frame_stride
     step = max(1, span // 2) if config.step is None and config.num_snippets is None else config.step
-    return Sampling(encoder.num_frames, encoder.frame_stride, step, config.num_snippets, config.fps)
+    fps = encoder.fps if config.fps is None else config.fps
+    return Sampling(encoder.num_frames, encoder.frame_stride, step, config.num_snippets, fps)
 
 
 def _resolve_precision(precision: Precision, device: torch.device) -> Precision:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 
 from encoders import ENCODERS, Encoder, build_encoder
+from encoders.base import Modality
 from encoders.efficientnet import EfficientNetTSN
 from encoders.tsm import temporal_shift
 from encoders.weights import fingerprint
@@ -177,6 +178,34 @@ def test_normalisation_is_not_among_the_weights(name: str) -> None:
 def test_clips_that_do_not_fit_are_refused(clips: Tensor, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         small("tsm_tiny")(clips)
+
+
+class MeanOfClip(nn.Module):
+    def forward(self, clips: Tensor) -> Tensor:
+        return clips.mean(dim=(2, 3, 4))
+
+
+def clip_encoder(modality: Modality) -> Encoder:
+    """A network over whole clips that gives the mean of each channel, brought to [-1,1]."""
+    half = (0.5,) * (2 if modality == "flow" else 3)
+    options = {"num_frames": 3, "frame_stride": 1, "size": 32, "mean": half, "std": half, "modality": modality}
+    return Encoder(MeanOfClip(), name="mean", channels=len(half), **options)
+
+
+def test_an_encoder_of_clips_gets_them_whole_and_normalised() -> None:
+    flow_x, flow_y = torch.full((1, 3, 8, 8), 255.0), torch.full((1, 3, 8, 8), 127.5)
+    features = clip_encoder("flow")(torch.stack([flow_x, flow_y], dim=1))
+    torch.testing.assert_close(features, torch.tensor([[1.0, 0.0]]))
+
+
+@pytest.mark.parametrize(("modality", "num_channels"), [("rgb", 3), ("flow", 2)])
+def test_each_modality_has_its_channels(modality: Modality, num_channels: int) -> None:
+    assert clip_encoder(modality)(torch.zeros(2, num_channels, 3, 8, 8)).shape == (2, num_channels)
+    complaint = rf"expects {'flow' if modality == 'flow' else 'RGB'}.* in dimension 1, got shape \(2, 5, 3, 8, 8\)"
+    with pytest.raises(ValueError, match=complaint):
+        clip_encoder(modality)(torch.zeros(2, 5, 3, 8, 8))
+    with pytest.raises(ValueError, match=rf"clips \(B,{num_channels},L,H,W\), got shape"):
+        clip_encoder(modality)(torch.zeros(2, num_channels, 8, 8))
 
 
 def test_frames_that_do_not_fit_are_refused() -> None:

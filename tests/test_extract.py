@@ -18,6 +18,7 @@ from video_files import read_index, write_video
 import pipeline.encoding
 import pipeline.extract
 from encoders import Encoder, build_encoder
+from encoders.base import FrameEncoder
 from encoders.weights import fingerprint
 from pipeline.config import ExtractConfig, SamplingConfig
 from pipeline.data.features import FeatureStore
@@ -43,7 +44,7 @@ class IndexReader(torch.nn.Module):
 
 
 def index_encoder(frame_wise: bool = False, num_frames: int = 4) -> Encoder:
-    encoder = Encoder(
+    encoder = FrameEncoder(
         IndexReader(),
         name="reader",
         channels=2,
@@ -106,6 +107,14 @@ def test_a_frame_wise_encoder_sees_each_frame_once(videos: dict[str, Path]) -> N
     dense = Sampling(num_frames=4, frame_stride=1, step=1)
     features_of(iterate_features({"a": videos["a"]}, index_encoder(frame_wise=True), dense, batch_size=5))
     assert frames_seen == list(range(30))
+
+
+def test_sampling_is_at_the_rate_of_the_encoders_weights_unless_another_is_asked_for() -> None:
+    encoder = index_encoder()
+    assert resolve_sampling(encoder, SamplingConfig()).fps is None
+    encoder.fps = 15.0
+    assert resolve_sampling(encoder, SamplingConfig()).fps == 15.0
+    assert resolve_sampling(encoder, SamplingConfig(fps=25.0)).fps == 25.0
 
 
 @pytest.mark.parametrize("name", ["tsm_tiny", "tsn_r18"])
