@@ -8,6 +8,7 @@ same subsequence. An interval d is counted in gathered positions, |i - j|.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,8 +73,8 @@ def bce(p: float, target: float) -> float:
 # --- Contrastive losses of one pair (supplement, section B) -----------------------------------------------------------
 #
 # `sim_S` holds sim(z_i, z_k) of row i with every column k, `positiveness_S` holds λ(z_i, z_k). The index set I is the
-# subsequence's S positions: λ is defined within a subsequence alone. The sum runs over k in I without i and j. For the
-# pair of a position with itself, i = j, that is all others.
+# subsequence's S positions: λ is defined within a subsequence alone. The sum runs over k in I without i and j. A pair is
+# of two positions, i ≠ j.
 
 
 def others(size: int, i: int, j: int) -> list[int]:
@@ -102,21 +103,23 @@ def soft_out_pair(sim_S: Array, positiveness_S: Array, i: int, j: int) -> float:
 # --- Contrastive losses of a batch ------------------------------------------------------------------------------------
 
 
-def nt_xent_in(rows_BSC: Array, columns_BSC: Array, target_SS: Array, temperature: float) -> float:
-    """Eq. 2 with sim = cos / temperature: the mean over the B · S · S pairs, those with i = j among them."""
+def nt_xent_in(rows_BSC: Array, columns_BSC: Array, target_SS: Array, temperature: float = 1.0) -> float:
+    """Eq. 2 with sim = cos / temperature (the supplement names none): the mean over the B · S · (S - 1) pairs i ≠ j."""
     return _mean_over_pairs(soft_in_pair, rows_BSC, columns_BSC, target_SS, temperature)
 
 
-def nt_xent_out(rows_BSC: Array, columns_BSC: Array, target_SS: Array, temperature: float) -> float:
+def nt_xent_out(rows_BSC: Array, columns_BSC: Array, target_SS: Array, temperature: float = 1.0) -> float:
     """Eq. 3, likewise."""
     return _mean_over_pairs(soft_out_pair, rows_BSC, columns_BSC, target_SS, temperature)
 
 
-def _mean_over_pairs(pair_loss, rows_BSC: Array, columns_BSC: Array, target_SS: Array, temperature: float) -> float:
+def _mean_over_pairs(
+    pair_loss: Callable[..., float], rows_BSC: Array, columns_BSC: Array, target_SS: Array, temperature: float
+) -> float:
     losses = []
     for sim_SS in cosines(rows_BSC, columns_BSC) / temperature:
         for i in range(len(target_SS)):
-            for j in range(len(target_SS)):
+            for j in others(len(target_SS), i, i):
                 losses.append(pair_loss(sim_SS[i], target_SS[i], i, j))
     return sum(losses) / len(losses)
 
@@ -133,7 +136,7 @@ def one_positive_a_row(size: int) -> Array:
 
 
 def nt_xent_of_discrete(
-    rows_BSC: Array, columns_BSC: Array, positive_SS: Array, temperature: float
+    rows_BSC: Array, columns_BSC: Array, positive_SS: Array, temperature: float = 1.0
 ) -> tuple[float, float]:
     """What `nt_xent_in` and `nt_xent_out` are for a λ of zeros and ones, one 1 in each row, written without λ; S ≥ 4.
 
@@ -143,7 +146,7 @@ def nt_xent_of_discrete(
     loss_in, loss_out, pairs = 0.0, 0.0, 0
     for sim_SS in cosines(rows_BSC, columns_BSC) / temperature:
         for i, positive_S in enumerate(positive_SS):
-            for j in range(len(positive_SS)):
+            for j in others(len(positive_SS), i, i):
                 pairs += 1
                 if positive_S[j]:
                     loss_in += nt_xent_pair(sim_SS[i], i, j)
@@ -157,11 +160,82 @@ def nt_xent_of_discrete(
 
 
 def single_pair_out(sim: float, positiveness: float) -> float:
-    """Eq. 4, first line: eq. 3 where I holds nothing but the pair. It is the batch loss for S = 1."""
-    return soft_out_pair(np.array([sim]), np.array([positiveness]), 0, 0)
+    """Eq. 4, first line: eq. 3 where I holds nothing but the pair. With S = 2 every pair of a batch is such a one."""
+    return soft_out_pair(np.array([math.nan, sim]), np.array([math.nan, positiveness]), 0, 1)
 
 
 def single_pair_out_as_bce(sim: float, positiveness: float) -> float:
     """Eq. 4, last line, its constant log λ written out: -(1 - λ) log(1 - p) with p = 1 - exp(-sim), for sim > 0."""
     p = 1 - math.exp(-sim)
     return -(1 - positiveness) * math.log(1 - p) + math.log(positiveness)
+
+
+def similarity_matching_from_single_pair(sim: float, positiveness: float) -> float:
+    """Eq. 5 by its derivation: eq. 4 without its constant, and the symmetric term -λ log p; equals `bce(p, λ)`."""
+    p = 1 - math.exp(-sim)
+    return single_pair_out(sim, positiveness) - math.log(positiveness) - positiveness * math.log(p)
+
+
+# --- Measurements -----------------------------------------------------------------------------------------------------
+
+
+def self_similarity(features_TC: Array) -> Array:
+    """All pairwise cosines of a video's rows, (T, T); those of a row of zeros are 0."""
+    tsm_TT = np.zeros((len(features_TC), len(features_TC)))
+    for i, row_C in enumerate(features_TC):
+        for j, other_C in enumerate(features_TC):
+            if np.any(row_C) and np.any(other_C):
+                tsm_TT[i, j] = cosine(row_C, other_C)
+    return tsm_TT
+
+
+def average_tsm(features_TC: Array, size: int, step: int) -> Array:
+    """Mean over every subsequence of a video of its TSM, (S, S)."""
+    tsms = []
+    for start in range(len(features_TC)):
+        rows = [start + i * step for i in range(size)]
+        if rows[-1] < len(features_TC):
+            tsms.append(self_similarity(features_TC[rows]))
+    return sum(tsms) / len(tsms)
+
+
+def linear_evaluation(
+    train_NC: Array,
+    labels_N: list[int],
+    test_MC: Array,
+    test_labels_M: list[int],
+    *,
+    weight_2C: Array,
+    bias_2: Array,
+    orders: list[list[int]],
+    batch_size: int,
+    lr: float,
+    momentum: float,
+) -> list[float]:
+    """Test accuracy (%) after each epoch of softmax regression on unit rows, by SGD with momentum; gradients by hand.
+
+    `orders` holds the order of the training rows in each epoch.
+    """
+    train_NC = np.stack([row_C / math.sqrt((row_C**2).sum()) for row_C in train_NC])
+    test_MC = np.stack([row_C / math.sqrt((row_C**2).sum()) for row_C in test_MC])
+    weight_2C, bias_2 = weight_2C.copy(), bias_2.copy()
+    velocity_2C, velocity_2 = np.zeros_like(weight_2C), np.zeros_like(bias_2)
+    accuracies = []
+    for order in orders:
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            gradient_2C, gradient_2 = np.zeros_like(weight_2C), np.zeros_like(bias_2)
+            for n in batch:
+                logits_2 = weight_2C @ train_NC[n] + bias_2
+                error_2 = np.exp(logits_2) / np.exp(logits_2).sum()
+                error_2[labels_N[n]] -= 1
+                gradient_2C += np.outer(error_2, train_NC[n]) / len(batch)
+                gradient_2 += error_2 / len(batch)
+            velocity_2C, velocity_2 = momentum * velocity_2C + gradient_2C, momentum * velocity_2 + gradient_2
+            weight_2C, bias_2 = weight_2C - lr * velocity_2C, bias_2 - lr * velocity_2
+        right = sum(
+            int(np.argmax(weight_2C @ row_C + bias_2)) == label
+            for row_C, label in zip(test_MC, test_labels_M, strict=True)
+        )
+        accuracies.append(100 * right / len(test_labels_M))
+    return accuracies
