@@ -73,8 +73,8 @@ def bce(p: float, target: float) -> float:
 # --- Contrastive losses of one pair (supplement, section B) -----------------------------------------------------------
 #
 # `sim_S` holds sim(z_i, z_k) of row i with every column k, `positiveness_S` holds λ(z_i, z_k). The index set I is the
-# subsequence's S positions: λ is defined within a subsequence alone. The sum runs over k in I without i and j. A pair is
-# of two positions, i ≠ j.
+# subsequence's S positions: λ is defined within a subsequence alone. The sum runs over k in I without i and j. A pair
+# is of two positions, i ≠ j.
 
 
 def others(size: int, i: int, j: int) -> list[int]:
