@@ -1,8 +1,9 @@
-"""G-TAD: sub-graph localization for temporal action detection (Xu et al., CVPR 2020), its ActivityNet variant.
+"""G-TAD: sub-graph localization for temporal action detection (Xu et al., CVPR 2020).
 
 Features (B, C, T) become a graph whose nodes are the T rows. GCNeXt blocks exchange what neighbours in time and
 neighbours in meaning know; every cell (s, d) of a map, the segment [s, s+d+1] in rows, is then described by SGAlign and
 scored. Beyond the original there are K scores for each cell, so that one video can hold actions of several classes.
+The defaults are those of its ActivityNet variant; what its THUMOS14 code does otherwise are options.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from heads.labels import boundary_scores, cell_ious, clip_segments
 from heads.losses import class_loss, iou_classification_loss, iou_regression_loss, node_loss
-from heads.sgalign import SGAlign, valid_cells
+from heads.sgalign import CONTEXT_BINS, INNER_BINS, SGAlign, valid_cells
 
 NUM_NEIGHBOURS = 3
 GROUPS = 32
@@ -100,6 +101,29 @@ class GCNeXt(nn.Module):
         return gather_rows(neighbour_BWT, nearest_rows(feats_BCT)) + self_BWT[..., None]
 
 
+class MapConvolution(nn.Module):
+    """A square convolution over the map (D, T) of which only the valid cells are held: (B, N, C) -> (B, N, C).
+
+    Cells that would end after T are zero, like what lies outside of the map. (The original has them filled with what
+    its convolutions make of the interval [0, 0], which leaks into the cells that end with the window.)
+    """
+
+    def __init__(self, channels: int, size: int, start_N: Tensor, duration_N: Tensor) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, channels, size, padding=size // 2)
+        self.shape = (int(duration_N.max()) + 1, int(start_N.max()) + 1)
+        self.register_buffer("place", duration_N * self.shape[1] + start_N, persistent=False)
+        self.place: Tensor
+
+    def forward(self, cells_BNC: Tensor) -> Tensor:
+        batch, _, channels = cells_BNC.shape
+        # (B, N, C) -> (B, D * T, C) -> (B, C, D, T), channels last in memory
+        map_BMC = cells_BNC.new_zeros(batch, math.prod(self.shape), channels).index_copy(1, self.place, cells_BNC)
+        map_BCDT = self.convolution(map_BMC.view(batch, *self.shape, channels).movedim(-1, 1))
+        convolved_BMC: Tensor = map_BCDT.movedim(1, -1).flatten(1, 2)
+        return convolved_BMC.index_select(1, self.place)
+
+
 class GTAD(nn.Module):
     """G-TAD on windows of T rows.
 
@@ -110,7 +134,14 @@ class GTAD(nn.Module):
         num_classes: K, action classes; 0 gives class-agnostic proposals as in the paper.
         hidden: channels of the backbone, a multiple of 64; all other widths follow from it (256 in the paper).
         dropout: dropout on the input features.
+        inner_bins: bins of a cell's own features in its description.
+        context_bins: bins of its graph neighbours' features.
+        map_kernel: size of the last two hidden convolutions over the map, odd.
+        peaks: whether only cells between candidate boundaries are proposals.
+        longest_proposal: length of the longest cell in rows that is a proposal; D when left out.
         reg_weight: weight of the IoU regression loss.
+        cls_weight: weight of the IoU classification loss.
+        cls_pseudocount: see `heads.losses.iou_classification_loss`.
         class_weight: weight of the loss on the action classes.
     """
 
@@ -123,14 +154,24 @@ class GTAD(nn.Module):
         num_classes: int = 0,
         hidden: int = 256,
         dropout: float = 0.0,
+        inner_bins: int = INNER_BINS,
+        context_bins: int = CONTEXT_BINS,
+        map_kernel: int = 1,
+        peaks: bool = True,
+        longest_proposal: int | None = None,
         reg_weight: float = 10.0,
+        cls_weight: float = 1.0,
+        cls_pseudocount: int = 0,
         class_weight: float = 1.0,
     ) -> None:
         super().__init__()
         max_duration = num_snippets if max_duration is None else max_duration
         _check_sizes(num_snippets, max_duration, hidden)
+        _check_variant(inner_bins, context_bins, map_kernel, longest_proposal)
         self.num_snippets, self.max_duration, self.num_classes = num_snippets, max_duration, num_classes
-        self.reg_weight, self.class_weight = reg_weight, class_weight
+        self.peaks, self.longest_proposal = peaks, longest_proposal
+        self.reg_weight, self.cls_weight, self.class_weight = reg_weight, cls_weight, class_weight
+        self.cls_pseudocount = cls_pseudocount
 
         self.dropout = nn.Dropout(dropout)
         self.backbone1 = nn.Sequential(
@@ -139,17 +180,24 @@ class GTAD(nn.Module):
         self.backbone2 = GCNeXt(hidden)
         self.start = nn.Sequential(GCNeXt(hidden), nn.Conv1d(hidden, 1, 1))
         self.end = nn.Sequential(GCNeXt(hidden), nn.Conv1d(hidden, 1, 1))
-        self.align = SGAlign(hidden, 2 * hidden, num_snippets=num_snippets, max_duration=max_duration)
+        self.align = SGAlign(
+            hidden,
+            2 * hidden,
+            num_snippets=num_snippets,
+            max_duration=max_duration,
+            inner_bins=inner_bins,
+            context_bins=context_bins,
+        )
+        start_N, duration_N = valid_cells(num_snippets, max_duration)
         self.localize = nn.Sequential(
             nn.Linear(2 * hidden, hidden // 2),
             nn.ReLU(inplace=True),
-            nn.Linear(hidden // 2, hidden // 2),
+            _over_map(hidden // 2, map_kernel, start_N, duration_N),
             nn.ReLU(inplace=True),
-            nn.Linear(hidden // 2, hidden // 2),
+            _over_map(hidden // 2, map_kernel, start_N, duration_N),
             nn.ReLU(inplace=True),
             nn.Linear(hidden // 2, 2 + num_classes),
         )
-        start_N, duration_N = valid_cells(num_snippets, max_duration)
         self.register_buffer("cell_start", start_N, persistent=False)
         self.register_buffer("cell_duration", duration_N, persistent=False)
         self.cell_start: Tensor
@@ -208,8 +256,9 @@ class GTAD(nn.Module):
         iou_BN = self._from_map(targets.iou)
         node = node_loss(output.start, output.end, targets.start, targets.end)
         reg = iou_regression_loss(self._from_map(output.iou_reg), iou_BN, generator)
-        cls = iou_classification_loss(self._from_map(output.iou_cls), iou_BN)
-        parts = {"loss": node + self.reg_weight * reg + cls, "node": node, "reg": reg, "cls": cls}
+        cls = iou_classification_loss(self._from_map(output.iou_cls), iou_BN, pseudocount=self.cls_pseudocount)
+        weighted = node + self.reg_weight * reg + self.cls_weight * cls
+        parts = {"loss": weighted, "node": node, "reg": reg, "cls": cls}
         if output.class_logits is not None:
             logits_BNK = self._from_map(output.class_logits).mT
             parts["class"] = class_loss(logits_BNK, self._from_map(targets.label))
@@ -217,18 +266,21 @@ class GTAD(nn.Module):
         return parts
 
     def decode(self, output: GTADOutput) -> Proposals:
-        """Every valid cell as a segment in rows; those whose ends are no candidate boundaries have score 0.
+        """Every valid cell as a segment in rows; those that are no proposals have score 0.
 
         The score is iou_cls * iou_reg, times the probability of the class. The original asks for an end below T, so
         that no segment reaches the end of the video; here row T counts as a candidate end like the last row itself.
         """
-        candidate_start_BT = boundary_candidates(output.start, edge=0)
-        candidate_end_BT = boundary_candidates(output.end, edge=-1)
         end_N = self.cell_start + self.cell_duration + 1
-        admitted_BN = (
-            candidate_start_BT[:, self.cell_start] & candidate_end_BT[:, end_N.clamp(max=self.num_snippets - 1)]
-        )
-        scores_BNK = (self._from_map(output.iou_cls * output.iou_reg) * admitted_BN)[..., None]
+        scores_BN = self._from_map(output.iou_cls * output.iou_reg)
+        if self.peaks:
+            candidate_start_BT = boundary_candidates(output.start, edge=0)
+            candidate_end_BT = boundary_candidates(output.end, edge=-1)
+            last_N = end_N.clamp(max=self.num_snippets - 1)
+            scores_BN = scores_BN * (candidate_start_BT[:, self.cell_start] & candidate_end_BT[:, last_N])
+        if self.longest_proposal is not None:
+            scores_BN = scores_BN * (self.cell_duration < self.longest_proposal)
+        scores_BNK = scores_BN[..., None]
         if output.class_logits is not None:
             scores_BNK = scores_BNK * self._from_map(output.class_logits).mT.softmax(dim=2)
         segments_N2 = torch.stack([self.cell_start, end_N], dim=1).to(scores_BNK.dtype)
@@ -244,8 +296,24 @@ def boundary_candidates(probability_BT: Tensor, *, edge: int) -> Tensor:
     return candidate_BT
 
 
+def _over_map(channels: int, size: int, start_N: Tensor, duration_N: Tensor) -> nn.Module:
+    """A convolution over the map that keeps the channels; of size 1 it sees one cell at a time."""
+    if size == 1:
+        return nn.Linear(channels, channels)
+    return MapConvolution(channels, size, start_N, duration_N)
+
+
 def _check_sizes(num_snippets: int, max_duration: int, hidden: int) -> None:
     if not 1 <= max_duration <= num_snippets:
         raise ValueError(f"gtad: max_duration is {max_duration}; it must be between 1 and num_snippets={num_snippets}")
     if hidden < 2 * GROUPS or hidden % (2 * GROUPS):
         raise ValueError(f"gtad: hidden is {hidden}; it must be a multiple of {2 * GROUPS}, such as 128 or 256")
+
+
+def _check_variant(inner_bins: int, context_bins: int, map_kernel: int, longest_proposal: int | None) -> None:
+    if inner_bins < 1 or context_bins < 1:
+        raise ValueError(f"gtad: inner_bins is {inner_bins}, context_bins {context_bins}; both must be at least 1")
+    if map_kernel < 1 or map_kernel % 2 == 0:
+        raise ValueError(f"gtad: map_kernel is {map_kernel}; it must be odd, such as 1 or 3")
+    if longest_proposal is not None and longest_proposal < 1:
+        raise ValueError(f"gtad: longest_proposal is {longest_proposal}; it must be at least 1 row")

@@ -15,13 +15,14 @@ HIGH_IOU, LOW_IOU = 0.7, 0.3
 POSITIVE_IOU = 0.9
 
 
-def balanced_bce(probability: Tensor, positive: Tensor) -> Tensor:
+def balanced_bce(probability: Tensor, positive: Tensor, *, pseudocount: int = 0) -> Tensor:
     """Binary cross-entropy in which the positives and the negatives weigh one half each, whatever their numbers.
 
-    This is BSN's weighting, by r/2 and r/(2r-2) with r = N/N₊, with the sums written out.
+    This is BSN's weighting, by r/2 and r/(2r-2) with r = N/N₊, with the sums written out. `pseudocount` is added to
+    both numbers, so that few positives weigh less than one half.
     """
-    log_positive = _mean(torch.log(probability + EPSILON), positive)
-    log_negative = _mean(torch.log(1 - probability + EPSILON), ~positive)
+    log_positive = _mean(torch.log(probability + EPSILON), positive, pseudocount)
+    log_negative = _mean(torch.log(1 - probability + EPSILON), ~positive, pseudocount)
     return -0.5 * (log_positive + log_negative)
 
 
@@ -30,9 +31,12 @@ def node_loss(start_BT: Tensor, end_BT: Tensor, target_start_BT: Tensor, target_
     return balanced_bce(start_BT, target_start_BT > 0.5) + balanced_bce(end_BT, target_end_BT > 0.5)
 
 
-def iou_classification_loss(prediction_BN: Tensor, iou_BN: Tensor) -> Tensor:
-    """The map's second channel, at the valid cells, against those with an IoU above 0.9."""
-    return balanced_bce(prediction_BN, iou_BN > POSITIVE_IOU)
+def iou_classification_loss(prediction_BN: Tensor, iou_BN: Tensor, *, pseudocount: int = 0) -> Tensor:
+    """The map's second channel, at the valid cells, against those with an IoU above 0.9.
+
+    G-TAD's THUMOS14 code has a pseudocount of 10.
+    """
+    return balanced_bce(prediction_BN, iou_BN > POSITIVE_IOU, pseudocount=pseudocount)
 
 
 def iou_regression_loss(prediction_BN: Tensor, iou_BN: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -58,5 +62,5 @@ def class_loss(logits_BNK: Tensor, label_BN: Tensor) -> Tensor:
     return total / labelled.sum().clamp(min=1)
 
 
-def _mean(values: Tensor, where: Tensor) -> Tensor:
-    return (values * where).sum() / where.sum().clamp(min=1)
+def _mean(values: Tensor, where: Tensor, pseudocount: int = 0) -> Tensor:
+    return (values * where).sum() / (where.sum() + pseudocount).clamp(min=1)

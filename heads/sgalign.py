@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-INNER_BINS = 32
+INNER_BINS = 32  # ActivityNet and HACS; THUMOS14: 16 and 16
 CONTEXT_BINS = 4
 
 
@@ -146,20 +146,30 @@ class SGAlign(nn.Module):
     others, from the interval [0, 0], and then masks them out of every loss and every result.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, num_snippets: int, max_duration: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        num_snippets: int,
+        max_duration: int,
+        inner_bins: int = INNER_BINS,
+        context_bins: int = CONTEXT_BINS,
+    ) -> None:
         super().__init__()
         intervals = extended_intervals(*valid_cells(num_snippets, max_duration))
         self.out_channels = out_channels
-        self.inner = nn.Linear(in_channels, INNER_BINS * out_channels, bias=False)
-        self.context = nn.Linear(in_channels, CONTEXT_BINS * out_channels, bias=False)
+        self.num_bins = inner_bins + context_bins
+        self.inner = nn.Linear(in_channels, inner_bins * out_channels, bias=False)
+        self.context = nn.Linear(in_channels, context_bins * out_channels, bias=False)
         self.bias = nn.Parameter(torch.empty(out_channels))
-        self.inner_map = _align_map(intervals, INNER_BINS, num_snippets)
-        self.context_map = _align_map(intervals, CONTEXT_BINS, num_snippets)
+        self.inner_map = _align_map(intervals, inner_bins, num_snippets)
+        self.context_map = _align_map(intervals, context_bins, num_snippets)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """As PyTorch would a convolution with all the bins' channels as its inputs."""
-        bound = 1 / math.sqrt(self.inner.in_features * (INNER_BINS + CONTEXT_BINS))
+        bound = 1 / math.sqrt(self.inner.in_features * self.num_bins)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 

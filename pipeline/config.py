@@ -96,6 +96,9 @@ class TrainingConfig:
     """Lightning's precision."""
     num_workers: int = 1
     """Processes that prepare data; 0 prepares it in the training process."""
+    keep: Literal["best", "last"] = "best"
+    """Which epoch's weights are kept: the best on the validation data, or the last (G-TAD on THUMOS14, whose
+    validation videos are the test set)."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
@@ -135,18 +138,32 @@ class PretrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GTADConfig:
-    """The G-TAD head (`heads.gtad`), ActivityNet variant."""
+    """The G-TAD head (`heads.gtad`). Defaults are its ActivityNet variant's."""
 
     num_snippets: int = 100
-    """T: rows that a video (or window) is rescaled to."""
+    """T: rows of a window (THUMOS14: 256)."""
     max_duration: int | None = None
-    """D: longest anchor in rows. Left out: T."""
+    """D: longest anchor in rows (THUMOS14: 64). Left out: T."""
     hidden: int = 256
     """Channels of the backbone."""
     dropout: float = 0.0
     """Dropout on the input features."""
+    inner_bins: int = 32
+    """Bins that describe a segment (THUMOS14: 16)."""
+    context_bins: int = 4
+    """Bins that describe its context (THUMOS14: 16)."""
+    map_kernel: int = 1
+    """Size of the last two hidden convolutions over the map of segments (THUMOS14: 3)."""
+    peaks: bool = True
+    """Propose only segments between likely boundaries; false: all (THUMOS14)."""
+    longest_proposal: int | None = None
+    """Longest segment that is proposed, in rows (THUMOS14: 59, less than 300 frames). Left out: D."""
     reg_weight: float = 10.0
-    """Weight of the regression loss on the IoU map (ActivityNet: 10)."""
+    """Weight of the regression loss on the IoU map (THUMOS14: 1)."""
+    cls_weight: float = 1.0
+    """Weight of the classification loss on the IoU map (THUMOS14: 10)."""
+    cls_pseudocount: int = 0
+    """Added to the numbers of positive and negative cells that this loss divides by (THUMOS14: 10)."""
     class_weight: float = 1.0
     """Weight of the loss on the action classes."""
 
@@ -160,11 +177,14 @@ class PostConfig:
     sigma: float = 0.8
     """Width of the Gaussian (G-TAD on ActivityNet: 0.8; LoFi: 0.84); alpha of the BMN variant (0.4)."""
     max_detections: int = 100
-    """Detections kept for a video."""
+    """Detections kept for a video (THUMOS14: 200); times the classes that `fusion` gives each of them."""
+    max_per_window: int | None = None
+    """Soft-NMS also within each window, first, and this many go on (G-TAD on THUMOS14: 200). Left out: all."""
     min_score: float = 1e-4
     """Detections below are dropped."""
     window: float = 300.0
-    """Seconds that one pass sees at most; longer videos are cut into windows that overlap by half."""
+    """Seconds that one pass sees at most; longer videos are cut into windows that overlap by half. Without meaning for
+    `rescale: none`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,13 +203,30 @@ class LocalizeConfig:
     """Subset that trains."""
     val_subset: str = "validation"
     """Subset that is detected in and scored."""
-    rescale: Literal["linear", "bins"] = "linear"
-    """How features are brought to T rows: linear interpolation, or the mean over bins of BSN and G-TAD."""
+    rescale: Literal["linear", "bins", "none"] = "linear"
+    """How features are brought to T rows: linear interpolation, or the mean over bins of BSN and G-TAD. `none`: not at
+    all; windows are T rows as they are, each half over the next, filled up with zeros (G-TAD on THUMOS14)."""
+    row_step: int = 1
+    """Use every n-th row of the features (G-TAD on THUMOS14's features of every frame: 5)."""
+    classes: bool = True
+    """The head scores each class in each segment. `--classes=false`: segments alone, as in the papers; their classes
+    come from `video_scores`."""
+    video_scores: Path | None = None
+    """Others' classification of whole videos, which gives the detections of this run their classes, in place of the
+    head's own: UntrimmedNet's .npy for THUMOS14, or a JSON {"results": {VIDEO_ID: [scores]}, "class": [names]} as
+    CUHK's for ActivityNet. `predict` knows the head's own classes alone."""
+    fusion: Literal["top2", "top1-share"] = "top2"
+    """How: each segment once for each of the video's two best classes, its score times theirs (ActivityNet, THUMOS14);
+    or for the best one, times its share in the sum of the two (HACS)."""
     gtad: GTADConfig = field(default_factory=GTADConfig)
     post: PostConfig = field(default_factory=PostConfig)
     tiou: tuple[float, ...] = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
     """tIoU thresholds of the metrics."""
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(lr=4e-3, num_workers=0))
+
+    def __post_init__(self) -> None:
+        if self.row_step < 1:
+            raise ValueError(f"row_step is {self.row_step}; it must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,9 +29,11 @@ from pipeline.data.features import ENCODER_WEIGHTS, StoreHeader
 from pipeline.data.files import write_json
 from pipeline.data.snippets import Timeline
 from pipeline.run_folder import read_run_json
-from pipeline.windows import FeatureArray, Rescale, Window, cut_windows, window_features
+from pipeline.windows import FeatureArray, Rescale, Window, window_features, windows_of
 
 HEAD, HEAD_WEIGHTS, ENCODER = "head.json", "head.safetensors", "encoder.json"
+
+PROPOSAL = "action"  # the label of segments without a class
 
 # Scored (cell, class) pairs of a window that soft-NMS gets to see.
 CANDIDATES = 2000
@@ -51,6 +53,7 @@ class LocalizeRun:
         rescale: how features are brought to its T rows.
         post: how cells become detections.
         header: how the features were made.
+        row_step: which of them are used: every `row_step`-th row.
     """
 
     path: Path
@@ -61,6 +64,7 @@ class LocalizeRun:
     rescale: Rescale
     post: PostConfig
     header: StoreHeader
+    row_step: int = 1
 
     @property
     def encoder_weights(self) -> Path:
@@ -85,6 +89,10 @@ class FeatureRows(NamedTuple):
     timeline: Timeline
     duration: float
 
+    def every(self, step: int) -> FeatureRows:
+        """Every `step`-th row."""
+        return FeatureRows(self.features[::step], self.timeline.every(step), self.duration)
+
 
 def save_run(run: LocalizeRun) -> None:
     """Write what `load_run` reads; the encoder's weights are copied by whoever has them."""
@@ -95,6 +103,7 @@ def save_run(run: LocalizeRun) -> None:
         "arguments": run.arguments,
         "labels": list(run.labels),
         "rescale": run.rescale,
+        "row_step": run.row_step,
         "post": asdict(run.post),
     }
     write_json(run.path / HEAD, description)
@@ -121,6 +130,7 @@ def load_run(path: Path) -> LocalizeRun:
             described["rescale"],
             PostConfig(**described["post"]),
             StoreHeader(**header),
+            described["row_step"],
         )
     except (KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
         raise ValueError(
@@ -135,16 +145,18 @@ def detect(run: LocalizeRun, features_TC: FeatureArray, timeline: Timeline, dura
     return detections
 
 
-def detect_all(run: LocalizeRun, videos: Iterable[FeatureRows]) -> Iterator[list[Detection]]:
+def detect_all(run: LocalizeRun, videos: Iterable[FeatureRows], *, classes: bool = True) -> Iterator[list[Detection]]:
     """What a run finds in each video, best first: at most `post.max_detections` over all classes.
 
-    Several videos go through the head and through soft-NMS together. The head runs where its weights lie.
+    Several videos go through the head and through soft-NMS together. The head runs where its weights lie. Without
+    `classes`, segments have the sum of their classes' scores and the label `PROPOSAL`.
     """
-    for group in _groups(videos, run.post.window):
-        cells = [_best_cells(run, batch) for batch in _batches(group)]
-        found = _suppress(_by_video(cells, group), run.post)
+    labels = run.labels if classes else (PROPOSAL,)
+    for group in _groups(run, videos):
+        cells = [_best_cells(run, batch, classes) for batch in _batches(group)]
+        found = _suppress(_by_video(cells, group), run.post, run.post.max_detections)
         for number, (video, _) in enumerate(group):
-            yield _detections(run, video.duration, Cells(*(column[number] for column in found)))
+            yield _detections(run, labels, video.duration, Cells(*(column[number] for column in found)))
 
 
 class Cells(NamedTuple):
@@ -163,16 +175,28 @@ class _WindowOfVideo(NamedTuple):
 _Group = list[tuple[FeatureRows, list[Window]]]
 
 
-def _groups(videos: Iterable[FeatureRows], longest: float) -> Iterator[_Group]:
+def _groups(run: LocalizeRun, videos: Iterable[FeatureRows]) -> Iterator[_Group]:
     """Videos with their windows, as many at a time as make a batch of windows; a long video may make many."""
     group: _Group = []
     for video in videos:
-        group.append((video, cut_windows(video.duration, longest)))
+        used = video.every(run.row_step)
+        group.append((used, _windows(run, used)))
         if sum(len(windows) for _, windows in group) >= WINDOWS_AT_A_TIME:
             yield group
             group = []
     if group:
         yield group
+
+
+def _windows(run: LocalizeRun, video: FeatureRows) -> list[Window]:
+    return windows_of(
+        video.timeline,
+        len(video.features),
+        video.duration,
+        num_rows=run.arguments["num_snippets"],
+        longest=run.post.window,
+        rescale=run.rescale,
+    )
 
 
 def _batches(group: _Group) -> Iterator[list[_WindowOfVideo]]:
@@ -182,12 +206,13 @@ def _batches(group: _Group) -> Iterator[list[_WindowOfVideo]]:
 
 
 @torch.inference_mode()
-def _best_cells(run: LocalizeRun, batch: list[_WindowOfVideo]) -> Cells:
-    """The best scored (cell, class) pairs of each window, (B, M)."""
+def _best_cells(run: LocalizeRun, batch: list[_WindowOfVideo], classes: bool) -> Cells:
+    """The best scored (cell, class) pairs of each window, (B, M), cut to their video."""
     num_rows: int = run.arguments["num_snippets"]
     proposals = run.head.decode(run.head(_features(run, batch, num_rows)))  # type: ignore[operator]
-    num_classes = proposals.scores.shape[2]
-    flat_BM = proposals.scores.flatten(1)
+    scores_BNK = proposals.scores if classes else proposals.scores.sum(dim=2, keepdim=True)
+    num_classes = scores_BNK.shape[2]
+    flat_BM = scores_BNK.flatten(1)
     scores_BM, place_BM = flat_BM.topk(min(CANDIDATES, flat_BM.shape[1]))
     cell_BM2 = (place_BM // num_classes)[..., None].expand(-1, -1, 2)
     rows_BM2 = proposals.segments.gather(1, cell_BM2).double().cpu()
@@ -195,8 +220,11 @@ def _best_cells(run: LocalizeRun, batch: list[_WindowOfVideo]) -> Cells:
         [(window.start / video.duration, window.end / video.duration) for video, window in batch], dtype=torch.float64
     )
     start_B11, end_B11 = spans_B2[..., None, None].unbind(1)
-    segments_BM2 = torch.lerp(start_B11, end_B11, rows_BM2 / num_rows)
-    return Cells(segments_BM2, scores_BM.double().cpu(), (place_BM % num_classes).cpu())
+    segments_BM2 = torch.lerp(start_B11, end_B11, rows_BM2 / num_rows).clamp(0, 1)
+    # What a window sees behind the end of its video is nothing.
+    scores_BM = scores_BM.double().cpu() * (segments_BM2[..., 1] > segments_BM2[..., 0])
+    cells = Cells(segments_BM2, scores_BM, (place_BM % num_classes).cpu())
+    return cells if run.post.max_per_window is None else _suppress(cells, run.post, run.post.max_per_window)
 
 
 def _features(run: LocalizeRun, batch: list[_WindowOfVideo], num_rows: int) -> Tensor:
@@ -217,9 +245,9 @@ def _by_video(cells: Sequence[Cells], group: _Group) -> Cells:
     return Cells(*(pad_sequence([part.flatten(0, 1) for part in column], batch_first=True) for column in columns))
 
 
-def _suppress(cells: Cells, post: PostConfig) -> Cells:
-    """The best `post.max_detections` of each video after soft-NMS within each class."""
-    keep = min(post.max_detections, cells.scores.shape[1])
+def _suppress(cells: Cells, post: PostConfig, keep: int) -> Cells:
+    """The best `keep` of each video (or window) after soft-NMS within each class."""
+    keep = min(keep, cells.scores.shape[1])
     if post.nms == "none":
         scores_VM, place_VM = cells.scores.topk(keep)
     else:
@@ -232,8 +260,8 @@ def _suppress(cells: Cells, post: PostConfig) -> Cells:
     return Cells(segments_VM2, scores_VM, cells.labels.gather(1, place_VM))
 
 
-def _detections(run: LocalizeRun, duration: float, cells: Cells) -> list[Detection]:
+def _detections(run: LocalizeRun, labels: Sequence[str], duration: float, cells: Cells) -> list[Detection]:
     chosen = cells.scores > max(run.post.min_score, 0.0)
     seconds_M2 = (cells.segments[chosen] * duration).clamp(0.0, duration)
     rows = zip(seconds_M2.tolist(), cells.labels[chosen].tolist(), cells.scores[chosen].tolist(), strict=True)
-    return [Detection(start, end, run.labels[label], score) for (start, end), label, score in rows]
+    return [Detection(start, end, labels[label], score) for (start, end), label, score in rows]

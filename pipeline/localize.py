@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,10 +28,11 @@ from pipeline.data.annotations import Annotations, Video, format_blemishes, read
 from pipeline.data.detections import write_detections
 from pipeline.data.features import ENCODER_WEIGHTS, FeatureStore
 from pipeline.data.files import match_ids
-from pipeline.detector import FeatureRows, LocalizeRun, detect_all, save_run
+from pipeline.detector import PROPOSAL, FeatureRows, LocalizeRun, detect_all, save_run
 from pipeline.encoding import resolve_device
 from pipeline.run_folder import METRICS, begin_run, is_finished
 from pipeline.training import fit, load_batches
+from pipeline.video_scores import VideoScores, read_video_scores
 from pipeline.windows import TrainingWindows, WindowBatch, cut_training_windows, load_finite
 
 DETECTIONS = "detections.json"
@@ -75,20 +77,25 @@ class LocalizeData:
         train: videos with features to train on, by their id in the store.
         val: videos with features to detect in.
         labels: classes of the training segments.
+        video_scores: others' classification of the videos to detect in, if its classes are to be used.
     """
 
     store: FeatureStore
     train: dict[str, Video]
     val: dict[str, Video]
     labels: tuple[str, ...]
+    video_scores: VideoScores | None = None
 
 
 def read_data(config: LocalizeConfig) -> LocalizeData:
     """Open the store, read the annotations, match the two, and say on stderr what is odd about them.
 
     Raises:
-        ValueError: a subset that is empty, or that has no features or no segments; features of different widths.
+        ValueError: a subset that is empty, or that has no features or no segments; features of different widths; video
+            scores that cannot be used, or none where the head has no classes.
     """
+    if not config.classes and config.video_scores is None:
+        raise ValueError("classes is false, so nothing says which action a segment shows; give --video-scores")
     store = FeatureStore.open(config.features)
     annotations = read_annotations(config.annotations)
     if line := format_blemishes(annotations.blemishes):
@@ -106,11 +113,32 @@ def read_data(config: LocalizeConfig) -> LocalizeData:
         "videos have one row of features, which tells nothing of time; extract with a smaller sampling.step",
         [video_id for video_id in {**train, **val} if store.videos[video_id].rows == 1],
     )
+    wanted = Annotations(val, {}).labels
+    if config.video_scores is not None:
+        scores = _video_scores(config.video_scores, [video.id for video in val.values()], wanted)
+        return LocalizeData(store, train, val, labels, scores)
     _note(
         f"classes occur in subset {config.val_subset!r} alone and cannot be found",
-        [label for label in Annotations(val, {}).labels if label not in labels],
+        [label for label in wanted if label not in labels],
     )
     return LocalizeData(store, train, val, labels)
+
+
+def _video_scores(path: Path, video_ids: Collection[str], wanted: Collection[str]) -> VideoScores:
+    """The scores of the videos to detect in, which show the `wanted` classes."""
+    scores = read_video_scores(path, video_ids)
+    absent = [label for label in wanted if label not in scores.labels]
+    if len(absent) == len(wanted):
+        raise ValueError(
+            f"{path}: none of its classes ({_some(scores.labels)}) is annotated ({_some(wanted)} are); give the scores "
+            "for this data set, with its spelling of the classes"
+        )
+    _note(f"classes are not in {path} and cannot be found", absent)
+    _note(
+        f"videos have no scores in {path}; nothing is detected in them",
+        [video_id for video_id in video_ids if video_id not in scores.by_video],
+    )
+    return scores
 
 
 def _videos_with_features(
@@ -173,7 +201,7 @@ def _build(config: LocalizeConfig, data: LocalizeData) -> LocalizeRun:
     channels = data.store.videos[next(iter(data.train))].channels
     arguments: dict[str, Any] = {
         "in_channels": channels,
-        "num_classes": len(data.labels),
+        "num_classes": len(data.labels) if config.classes else 0,
         **asdict(getattr(config, config.head)),
     }
     return LocalizeRun(
@@ -181,10 +209,11 @@ def _build(config: LocalizeConfig, data: LocalizeData) -> LocalizeRun:
         head=HEADS[config.head](**arguments),
         name=config.head,
         arguments=arguments,
-        labels=data.labels,
+        labels=data.labels if config.classes else (PROPOSAL,),
         rescale=config.rescale,
         post=config.post,
         header=data.store.header,
+        row_step=config.row_step,
     )
 
 
@@ -192,9 +221,10 @@ def _train(config: LocalizeConfig, data: LocalizeData, localizer: LocalizeRun) -
     train = _cut(config, data, "train", data.train)
     val = _cut(config, data, "val", data.val)
     if len(train) == 0:
+        length, cure = _window_length(config)
         raise ValueError(
             f"{config.annotations}: every segment of subset {config.train_subset!r} is longer than the windows of "
-            f"{config.post.window} s, or lies behind the end of its video; give a longer --post.window"
+            f"{length}, or lies behind the end of its video; {cure}"
         )
     training = config.training
     batches = load_batches(train, training.batch_size, shuffle_seed=training.seed, num_workers=training.num_workers)
@@ -214,13 +244,23 @@ def _cut(config: LocalizeConfig, data: LocalizeData, role: str, videos: dict[str
         num_rows=getattr(config, config.head).num_snippets,
         longest=config.post.window,
         rescale=config.rescale,
+        row_step=config.row_step,
     )
+    length, cure = _window_length(config)
     _note(
-        f"segments ({role}) lie in no window of {config.post.window:g} s by more than 90 %, or behind the end of their "
-        "video; nothing is learnt from them: give a longer --post.window, or check the video files",
+        f"segments ({role}) lie in no window of {length} by more than 90 %, or behind the end of their "
+        f"video; nothing is learnt from them: {cure}, or check the video files",
         windows.left_out,
     )
     return windows
+
+
+def _window_length(config: LocalizeConfig) -> tuple[str, str]:
+    """How long windows are, and how they can be made longer."""
+    if config.rescale == "none":
+        head = config.head
+        return f"{getattr(config, head).num_snippets} rows", f"give more --{head}.num-snippets or a greater --row-step"
+    return f"{config.post.window:g} s", "give a longer --post.window"
 
 
 def _losses(head: Any, batch: WindowBatch) -> dict[str, Tensor]:
@@ -243,9 +283,13 @@ def _copy_encoder(config: LocalizeConfig, data: LocalizeData) -> None:
 def _detect(config: LocalizeConfig, data: LocalizeData, localizer: LocalizeRun) -> None:
     """Detect in every video of the validation subset and write it down, under the annotations' ids."""
     localizer.head.eval().to(resolve_device(config.training.device))
-    found = detect_all(localizer, _feature_rows(data))
+    scores = data.video_scores
+    found = detect_all(localizer, _feature_rows(data), classes=scores is None)
     progress = track(found, "detecting", total=len(data.val), console=Console(stderr=True))
     results = {video.id: detections for video, detections in zip(data.val.values(), progress, strict=True)}
+    if scores is not None:
+        least = max(config.post.min_score, 0.0)
+        results = {name: scores.fuse(name, proposals, config.fusion, least) for name, proposals in results.items()}
     write_detections(config.out / DETECTIONS, results)
 
 

@@ -114,8 +114,8 @@ def fit(
     """Train `model` in place, going on from `run`/last.ckpt if there is one.
 
     Args:
-        model: on return, on the CPU and with the weights of the best epoch (of the last, without validation data), or
-            with their average where `training.ema_decay` is given.
+        model: on return, on the CPU and with the weights of the best epoch (of the last, without validation data or if
+            `training.keep` says so), or with their average where `training.ema_decay` is given.
         losses: what is minimised and logged.
         train: batches to learn from, made by `load_batches`.
         validation: batches to choose the epoch with.
@@ -127,7 +127,7 @@ def fit(
         The line of `run`/log.jsonl of the epoch whose weights the model has.
     """
     task = _Task(model, losses, training, steps_per_epoch=len(train))
-    monitored = best if validation is not None else None
+    monitored = best if validation is not None and training.keep == "best" else None
     with _lightning_kept_quiet():
         trainer = lightning.Trainer(
             accelerator=_accelerator(training.device),

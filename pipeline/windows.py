@@ -5,7 +5,8 @@
                        |---------------|                     each overlapping the next by at least half
                                |--------------|
 
-Time maps plainly: a window from `start` to `end` seconds is rows 0 to T.
+Time maps plainly: a window from `start` to `end` seconds is rows 0 to T. Instead of rescaling, rows may stay as they
+are: the windows are then T rows each, as in G-TAD on THUMOS14.
 
 Shapes: W windows, T rows of a window, C channels, N segments.
 """
@@ -23,16 +24,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.annotations import Video
-from pipeline.data.features import FeatureStore, rescale_bins, rescale_linear
+from pipeline.data.features import FeatureStore, StoredVideo, rescale_bins, rescale_linear, take_rows
 from pipeline.data.snippets import Timeline
 
 FloatArray = NDArray[np.float64]
 FeatureArray = NDArray[np.float32]
-Rescale = Literal["linear", "bins"]
+Rescale = Literal["linear", "bins", "none"]
 
 RESCALE: Mapping[str, Callable[[FeatureArray, Timeline, float, float, int], FeatureArray]] = {
     "linear": rescale_linear,
     "bins": rescale_bins,
+    "none": take_rows,
 }
 
 INSIDE_SHARE = 0.9
@@ -64,6 +66,30 @@ def cut_windows(duration: float, longest: float) -> list[Window]:
     return [Window(start, start + longest) for start in starts.tolist()]
 
 
+def cut_row_windows(timeline: Timeline, num_features: int, num_rows: int) -> list[Window]:
+    """The windows of a video whose rows stay as they are: `num_rows` rows each, from every half of a window on.
+
+        rows       0 1 2 3 4 5 6 7 8 9            num_rows = 4
+        windows    |-----| |-----|
+                       |-----| |-----|            the last one ends with the video; a video of fewer rows is one
+                                                  window, which reaches behind its end
+
+    (G-TAD's code leaves up to a fifth of a window, 51 of its 256 rows, at the end of a video unseen.)
+    """
+    last = max(0, num_features - num_rows)
+    starts = [*range(0, last, max(1, num_rows // 2)), last]
+    return [Window(timeline.edge(start), timeline.edge(start + num_rows)) for start in starts]
+
+
+def windows_of(
+    timeline: Timeline, num_features: int, duration: float, *, num_rows: int, longest: float, rescale: Rescale
+) -> list[Window]:
+    """The windows of a video that are brought to `num_rows` rows by `rescale`; `duration` and `longest` in seconds."""
+    if rescale == "none":
+        return cut_row_windows(timeline, num_features, num_rows)
+    return cut_windows(duration, longest)
+
+
 def segments_inside(segments_N2: FloatArray, window: Window) -> NDArray[np.bool_]:
     """Which segments (seconds) a window has as targets: those of which more than 90 % lie in it.
 
@@ -73,6 +99,19 @@ def segments_inside(segments_N2: FloatArray, window: Window) -> NDArray[np.bool_
     cut_N2 = segments_N2.clip(*window)
     share_N: FloatArray = (cut_N2[:, 1] - cut_N2[:, 0]) / (segments_N2[:, 1] - segments_N2[:, 0])
     return share_N > INSIDE_SHARE
+
+
+def segments_to_learn(segments_N2: FloatArray, window: Window, rescale: Rescale) -> NDArray[np.bool_]:
+    """Which segments (seconds) a window has as targets.
+
+    Windows of rows as they are have, as in G-TAD on THUMOS14, every segment that they touch, provided that one of them
+    is inside; where actions are short and dense, a piece of one that counted as background would be the greater wrong.
+    """
+    inside_N = segments_inside(segments_N2, window)
+    if rescale != "none" or not inside_N.any():
+        return inside_N
+    touched_N: NDArray[np.bool_] = (segments_N2[:, 0] < window.end) & (segments_N2[:, 1] > window.start)
+    return touched_N
 
 
 def window_features(
@@ -125,6 +164,7 @@ def cut_training_windows(
     num_rows: int,
     longest: float,
     rescale: Rescale,
+    row_step: int = 1,
 ) -> TrainingWindows:
     """The windows of some videos that have segments, their features written to `path`.
 
@@ -134,8 +174,9 @@ def cut_training_windows(
         videos: annotated videos by the id that the store has for them.
         labels: class names; segments of other classes are left out.
         num_rows: T.
-        longest: longest window in seconds.
+        longest: longest window in seconds, if rows are rescaled.
         rescale: how features are brought to T rows.
+        row_step: of the features, every `row_step`-th row is used.
 
     Raises:
         ValueError: features that are not finite.
@@ -145,14 +186,16 @@ def cut_training_windows(
     for video_id, video in videos.items():
         seconds_N2, labels_N = _segment_arrays(video, labels)
         used_N = np.zeros(len(labels_N), dtype=bool)
-        for window in cut_windows(store.videos[video_id].duration, longest):
-            inside_N = segments_inside(seconds_N2, window)
-            if inside_N.any():
-                rows_N2 = window.to_rows(seconds_N2[inside_N], num_rows).clip(0, num_rows)
-                windows.append(_Targets(video_id, window, rows_N2.astype(np.float32), labels_N[inside_N]))
-                used_N |= inside_N
+        stored = store.videos[video_id]
+        for window in _stored_windows(stored, num_rows, longest, rescale, row_step):
+            seen = window._replace(end=min(window.end, stored.duration))
+            learnt_N = segments_to_learn(seconds_N2, seen, rescale)
+            if learnt_N.any():
+                rows_N2 = window.to_rows(seconds_N2[learnt_N], num_rows).clip(0, num_rows)
+                windows.append(_Targets(video_id, window, rows_N2.astype(np.float32), labels_N[learnt_N]))
+                used_N |= learnt_N
         left_out += [f"{video_id} at {start:g} s" for start in seconds_N2[~used_N, 0]]
-    _write_features(path, store, windows, num_rows, rescale)
+    _write_features(path, store, windows, num_rows, rescale, row_step)
     return TrainingWindows(path, [w.segments for w in windows], [w.labels for w in windows], left_out)
 
 
@@ -165,6 +208,11 @@ class _Targets(NamedTuple):
     labels: NDArray[np.int64]  # (N,)
 
 
+def _stored_windows(video: StoredVideo, num_rows: int, longest: float, rescale: Rescale, row_step: int) -> list[Window]:
+    timeline, num_features = video.timeline.every(row_step), math.ceil(video.rows / row_step)
+    return windows_of(timeline, num_features, video.duration, num_rows=num_rows, longest=longest, rescale=rescale)
+
+
 def _segment_arrays(video: Video, labels: Sequence[str]) -> tuple[FloatArray, NDArray[np.int64]]:
     """Segments (N, 2) in seconds and class indices (N,); segments of other classes are left out."""
     known = [segment for segment in video.segments if segment.label in labels]
@@ -173,7 +221,7 @@ def _segment_arrays(video: Video, labels: Sequence[str]) -> tuple[FloatArray, ND
 
 
 def _write_features(
-    path: Path, store: FeatureStore, windows: Sequence[_Targets], num_rows: int, rescale: Rescale
+    path: Path, store: FeatureStore, windows: Sequence[_Targets], num_rows: int, rescale: Rescale, row_step: int
 ) -> None:
     if not windows:
         return
@@ -181,7 +229,8 @@ def _write_features(
     features_WCT = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
     slots_CT = iter(features_WCT)
     for video_id, of_video in groupby(windows, key=lambda targets: targets.video_id):
-        features_TC, timeline = load_finite(store, video_id), store.videos[video_id].timeline
+        features_TC = load_finite(store, video_id)[::row_step]
+        timeline = store.videos[video_id].timeline.every(row_step)
         for _, window, *_ in of_video:
             next(slots_CT)[:] = window_features(features_TC, timeline, window, num_rows=num_rows, rescale=rescale)
     features_WCT.flush()

@@ -60,9 +60,11 @@ def align_tensor(num_bins: int, num_snippets: int, max_duration: int) -> Tensor:
 class DirectSGAlign:
     """SGAlign and the 1x1 convolution after it as the paper draws them, with the whole (C*36, D, T) map between."""
 
-    def __init__(self, num_snippets: int, max_duration: int) -> None:
-        self.inner = align_tensor(INNER_BINS, num_snippets, max_duration)
-        self.context = align_tensor(CONTEXT_BINS, num_snippets, max_duration)
+    def __init__(
+        self, num_snippets: int, max_duration: int, inner_bins: int = INNER_BINS, context_bins: int = CONTEXT_BINS
+    ) -> None:
+        self.inner = align_tensor(inner_bins, num_snippets, max_duration)
+        self.context = align_tensor(context_bins, num_snippets, max_duration)
 
     def __call__(self, feats_BCT: Tensor, context_BCT: Tensor, weight_OI: Tensor, bias_O: Tensor) -> Tensor:
         inner = torch.tensordot(feats_BCT, self.inner, dims=1)
@@ -72,10 +74,12 @@ class DirectSGAlign:
         return torch.nn.functional.conv2d(map_BIDT, weight_OI[:, :, None, None], bias_O).relu()
 
 
-def convolution_weight(inner: Tensor, context: Tensor) -> Tensor:
+def convolution_weight(
+    inner: Tensor, context: Tensor, inner_bins: int = INNER_BINS, context_bins: int = CONTEXT_BINS
+) -> Tensor:
     """The weights (O, C*36) of the convolution from SGAlign's, (32*O, C) and (4*O, C)."""
     channels = inner.shape[1]
-    weight_KOC = torch.cat([inner.view(INNER_BINS, -1, channels), context.view(CONTEXT_BINS, -1, channels)])
+    weight_KOC = torch.cat([inner.view(inner_bins, -1, channels), context.view(context_bins, -1, channels)])
     return weight_KOC.permute(1, 2, 0).flatten(1)
 
 
@@ -145,6 +149,17 @@ def decode(start: list[float], end: list[float], reg: np.ndarray, cls: np.ndarra
             if stop < len(start) and start_ok[begin] and end_ok[stop]:
                 found[begin, stop] = float(reg[duration, begin] * cls[duration, begin])
     return found
+
+
+def weighted_bce_with_ten(probability: np.ndarray, positive: np.ndarray) -> float:
+    """The weighting as G-TAD's THUMOS14 code writes it, with 10 more positives and 20 more entries."""
+    positives = 10 + positive.sum()
+    total = 10 + positives + (~positive).sum()
+    r = total / positives
+    loss = 0.0
+    for p, y in zip(probability.flat, positive.flat, strict=True):
+        loss -= 0.5 * r * y * math.log(p + 1e-6) + 0.5 * r / (r - 1) * (1 - y) * math.log(1 - p + 1e-6)
+    return loss / total
 
 
 def _peak(values: list[float], i: int) -> bool:

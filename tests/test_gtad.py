@@ -13,10 +13,11 @@ from reference_gtad import iou_map
 from torch import Tensor
 
 from heads import HEADS
-from heads.gtad import GTAD, GCNeXt, GTADOutput, boundary_candidates, nearest_rows
+from heads.gtad import GTAD, GCNeXt, GTADOutput, MapConvolution, boundary_candidates, nearest_rows
+from heads.sgalign import valid_cells
 
 
-def small(**kwargs: int) -> GTAD:
+def small(**kwargs: int | bool) -> GTAD:
     torch.manual_seed(0)
     return GTAD(8, **{"num_snippets": 12, "hidden": 64, **kwargs})
 
@@ -32,6 +33,12 @@ def constant_output(head: GTAD, start: list[float], end: list[float], logits: Te
 @pytest.mark.parametrize(("channels", "expected"), [(400, 5_563_268), (2048, 5_879_684)])
 def test_parameters_as_in_the_original(channels: int, expected: int) -> None:
     assert sum(p.numel() for p in GTAD(channels).parameters()) == expected
+
+
+def test_parameters_as_in_the_original_on_thumos14() -> None:
+    # T and D decide about no parameter.
+    head = GTAD(2048, num_snippets=16, max_duration=4, inner_bins=16, context_bins=16, map_kernel=3)
+    assert sum(p.numel() for p in head.parameters()) == 5_617_540
 
 
 def test_a_class_costs_one_output_channel() -> None:
@@ -76,11 +83,35 @@ def test_features_of_any_number_of_channels() -> None:
         ({"hidden": 0}, "multiple of 64"),
         ({"max_duration": 13}, "max_duration is 13; it must be between 1 and num_snippets=12"),
         ({"max_duration": 0}, "max_duration is 0"),
+        ({"map_kernel": 2}, "map_kernel is 2; it must be odd"),
+        ({"inner_bins": 0}, "inner_bins is 0, context_bins 4; both must be at least 1"),
+        ({"longest_proposal": 0}, "longest_proposal is 0; it must be at least 1 row"),
     ],
 )
 def test_refuses_sizes_it_cannot_have(kwargs: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small(**kwargs)
+
+
+def test_a_map_convolution_sees_zeros_where_there_is_no_cell() -> None:
+    torch.manual_seed(0)
+    start_N, duration_N = valid_cells(7, 4)
+    module, cells_BNC = MapConvolution(5, 3, start_N, duration_N), torch.randn(2, len(start_N), 5, requires_grad=True)
+    expected = torch.zeros_like(cells_BNC)
+    weight, bias = module.convolution.weight, module.convolution.bias
+    places = list(zip(duration_N.tolist(), start_N.tolist(), strict=True))
+    for here, (d, s) in enumerate(places):
+        terms = [
+            cells_BNC[:, there] @ weight[:, :, e - d + 1, t - s + 1].T
+            for there, (e, t) in enumerate(places)
+            if abs(e - d) <= 1 and abs(t - s) <= 1
+        ]
+        expected[:, here] = bias + torch.stack(terms).sum(dim=0)
+    found = module(cells_BNC)
+    torch.testing.assert_close(found, expected)
+    pull = torch.randn_like(expected)
+    gradients = (torch.autograd.grad((x * pull).sum(), cells_BNC, retain_graph=True)[0] for x in (found, expected))
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("num_rows", [1, 2, 9])
@@ -122,10 +153,10 @@ def test_targets_cut_segments_to_the_window() -> None:
 
 
 def test_loss_is_the_weighted_sum_of_its_parts() -> None:
-    head = small(num_classes=2, reg_weight=3, class_weight=5)
+    head = small(num_classes=2, reg_weight=3, cls_weight=7, class_weight=5)
     targets = head.targets([torch.tensor([[2.0, 7.0]])], [torch.tensor([1])])
     parts = head.loss(head(torch.randn(1, 8, 12)), targets)
-    expected = parts["node"] + 3 * parts["reg"] + parts["cls"] + 5 * parts["class"]
+    expected = parts["node"] + 3 * parts["reg"] + 7 * parts["cls"] + 5 * parts["class"]
     assert all(part > 0 for part in parts.values())
     torch.testing.assert_close(parts["loss"], expected)
 
@@ -173,6 +204,24 @@ def test_decode_equals_the_original_but_at_the_end_of_the_window() -> None:
     assert {s for s, e in found if e == 12} == {s for s in candidates if s >= 2}
 
 
+def test_decode_without_peaks_proposes_all_cells_up_to_the_longest() -> None:
+    head = small(max_duration=10, peaks=False, longest_proposal=4)
+    start, end = torch.rand(2, 12, generator=torch.Generator().manual_seed(3)).tolist()
+    output = constant_output(head, start, end)
+    proposals = head.decode(output)
+    for (s, e), score in zip(proposals.segments[0].long().tolist(), proposals.scores[0, :, 0].tolist(), strict=True):
+        cell = 0, e - s - 1, s
+        expected = output.iou_cls[cell] * output.iou_reg[cell] if e - s <= 4 else 0.0
+        assert score == pytest.approx(float(expected))
+
+
+def test_the_pseudocount_reaches_the_loss() -> None:
+    plain, damped = small(), small(cls_pseudocount=10)
+    targets = plain.targets([torch.tensor([[2.0, 7.0]])], [torch.tensor([0])])
+    output = plain(torch.randn(1, 8, 12))
+    assert damped.loss(output, targets)["cls"] < plain.loss(output, targets)["cls"]
+
+
 def test_decode_scores_each_class() -> None:
     head = small(num_classes=3)
     logits = torch.randn(1, 3, 12, 12)
@@ -182,6 +231,25 @@ def test_decode_scores_each_class() -> None:
     for (start, end), scores in zip(with_classes.segments[0].long().tolist(), with_classes.scores[0], strict=True):
         expected = logits[0, :, end - start - 1, start].softmax(dim=0)
         torch.testing.assert_close(scores / scores.sum(), expected)
+
+
+def test_learns_over_a_map_with_neighbours() -> None:
+    """The THUMOS14 variant, small: the best cell is the segment."""
+    torch.manual_seed(0)
+    head = small(num_snippets=24, max_duration=10, map_kernel=3, inner_bins=8, context_bins=8, peaks=False)
+    segment = torch.tensor([[9.0, 15.0]])
+    feats = 0.1 * torch.randn(1, 8, 24)
+    feats[:, :4, 9:15] += 1
+    optimizer = torch.optim.Adam(head.parameters(), lr=3e-3)
+    targets = head.targets([segment], [torch.tensor([0])])
+    for _ in range(40):
+        loss = head.loss(head(feats), targets)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    proposals = head.decode(head(feats))
+    best = proposals.scores[0, :, 0].argmax()
+    torch.testing.assert_close(proposals.segments[0, best], segment[0], rtol=0, atol=1)
 
 
 def test_learns_two_classes_in_one_video() -> None:

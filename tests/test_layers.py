@@ -17,7 +17,17 @@ FLOORS = (
     ("demo", "predict"),
     ("pretrain", "extract", "localize", "import_features", "describe"),
     ("detector",),
-    ("clip_batches", "encoding", "evaluate", "report", "run_folder", "subtitles", "training", "windows"),
+    (
+        "clip_batches",
+        "encoding",
+        "evaluate",
+        "report",
+        "run_folder",
+        "subtitles",
+        "training",
+        "video_scores",
+        "windows",
+    ),
     ("data", "config", "flags"),
 )
 

@@ -287,7 +287,7 @@ def test_no_segments_at_all(config: LocalizeConfig, subset: str) -> None:
 
 
 def test_no_segment_fits_in_a_window(config: LocalizeConfig) -> None:
-    with pytest.raises(ValueError, match=r"longer than the windows of 1.0 s.*give a longer --post.window"):
+    with pytest.raises(ValueError, match=r"longer than the windows of 1 s.*give a longer --post.window"):
         localize.run(replace(config, post=replace(config.post, window=1.0)))
     assert localize.run(config) == 0  # and the folder is not spoilt
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from reference_gtad import weighted_bce
+from reference_gtad import weighted_bce, weighted_bce_with_ten
 
 from heads.losses import balanced_bce, class_loss, iou_classification_loss, iou_regression_loss, node_loss
 
@@ -17,6 +17,14 @@ def test_balanced_bce_is_bsns_weighting() -> None:
     probability, positive = rng.uniform(0.01, 0.99, (3, 20)), rng.uniform(size=(3, 20)) > 0.8
     ours = balanced_bce(torch.from_numpy(probability), torch.from_numpy(positive))
     assert ours.item() == pytest.approx(weighted_bce(probability, positive, np.ones_like(positive)), rel=1e-9)
+
+
+@pytest.mark.parametrize("positives", [0, 4, 60])
+def test_a_pseudocount_is_gtads_on_thumos14(positives: int) -> None:
+    rng = np.random.default_rng(0)
+    probability, iou = rng.uniform(0.01, 0.99, 60), np.where(np.arange(60) < positives, 0.95, 0.9)
+    ours = iou_classification_loss(torch.from_numpy(probability), torch.from_numpy(iou), pseudocount=10)
+    assert ours.item() == pytest.approx(weighted_bce_with_ten(probability, iou > 0.9), rel=1e-9)
 
 
 @pytest.mark.parametrize(("positive", "probability"), [(False, 0.2), (True, 0.8)])

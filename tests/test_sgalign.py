@@ -101,6 +101,16 @@ def test_folded_equals_direct_forward_and_backward() -> None:
         assert (ours - reference).norm() <= 1e-5 * reference.norm()
 
 
+def test_other_numbers_of_bins() -> None:
+    torch.manual_seed(0)
+    module = SGAlign(6, 5, num_snippets=20, max_duration=7, inner_bins=3, context_bins=5)
+    feats, context = torch.randn(2, 2, 6, 20)
+    weight = convolution_weight(module.inner.weight, module.context.weight, 3, 5)
+    start_N, duration_N = valid_cells(20, 7)
+    direct = DirectSGAlign(20, 7, 3, 5)(feats, context, weight, module.bias)[:, :, duration_N, start_N].mT
+    torch.testing.assert_close(module(feats.mT, context.mT), direct, rtol=1e-4, atol=1e-5)
+
+
 def test_a_single_row() -> None:
     module = SGAlign(3, 2, num_snippets=1, max_duration=1)
     feats = torch.ones(1, 1, 3)

@@ -12,7 +12,15 @@ from pipeline.data.annotations import Segment, Video
 from pipeline.data.features import FeatureStore, StoreHeader, rescale_linear
 from pipeline.data.snippets import Timeline
 from pipeline.training import load_batches
-from pipeline.windows import TrainingWindows, Window, cut_training_windows, cut_windows, segments_inside
+from pipeline.windows import (
+    TrainingWindows,
+    Window,
+    cut_row_windows,
+    cut_training_windows,
+    cut_windows,
+    segments_inside,
+    window_features,
+)
 
 SECONDS = st.floats(0.1, 2e4)
 LONGEST = st.floats(10, 1000)
@@ -67,6 +75,67 @@ def test_rows_and_seconds_are_inverse(start: float, length: float, row: float) -
     assert window.to_rows(np.array([start, start + length]), 100) == pytest.approx([0, 100], abs=1e-6)
 
 
+# --- Windows of rows as they are --------------------------------------------------------------------------------------
+
+TIMELINE = Timeline(0.3, 0.2, 0.5)
+
+
+def first_rows(num_features: int, num_rows: int) -> list[int]:
+    windows = cut_row_windows(TIMELINE, num_features, num_rows)
+    for window in windows:
+        assert window.end - window.start == pytest.approx(num_rows * TIMELINE.stride)
+    return [TIMELINE.row_from(window.start) for window in windows]
+
+
+def first_rows_of_the_original(num_features: int, num_rows: int) -> list[int]:
+    """As in G-TAD's THUMOS14 code, where `num_rows` is 256: 128 to the next window, 51 rows that may stay unseen."""
+    stride = num_rows // 2
+    if num_features < num_rows:
+        return [0]
+    starts = [i * stride for i in range((num_features + stride - num_rows) // stride)]
+    if num_features - starts[-1] - num_rows > num_rows // 5:
+        starts.append(num_features - num_rows)
+    return starts
+
+
+@given(num_features=st.integers(1, 2000), num_rows=st.sampled_from([2, 20, 64, 256]))
+def test_row_windows_are_the_originals_and_leave_no_row_unseen(num_features: int, num_rows: int) -> None:
+    starts = first_rows(num_features, num_rows)
+    originals = first_rows_of_the_original(num_features, num_rows)
+    assert starts[: len(originals)] == originals
+    unseen = num_features - originals[-1] - num_rows
+    assert starts[len(originals) :] == ([num_features - num_rows] if unseen > 0 else [])
+
+
+@given(num_features=st.integers(1, 50), num_rows=st.integers(1, 20))
+def test_every_row_is_in_a_row_window(num_features: int, num_rows: int) -> None:
+    starts = first_rows(num_features, num_rows)
+    seen = {row for start in starts for row in range(start, start + num_rows)}
+    assert seen >= set(range(num_features))
+    assert max(seen) == max(num_features, num_rows) - 1
+    assert starts == sorted(set(starts))
+
+
+@given(num_features=st.integers(1, 40), num_rows=st.integers(1, 20))
+def test_row_windows_hold_the_rows_themselves_and_zeros_behind_them(num_features: int, num_rows: int) -> None:
+    features_TC = np.random.default_rng(0).standard_normal((num_features, 3)).astype(np.float32)
+    padded_TC = np.concatenate([features_TC, np.zeros((num_rows, 3), np.float32)])
+    for window in cut_row_windows(TIMELINE, num_features, num_rows):
+        first = TIMELINE.row_from(window.start)
+        found_CT = window_features(features_TC, TIMELINE, window, num_rows=num_rows, rescale="none")
+        np.testing.assert_array_equal(found_CT, padded_TC[first : first + num_rows].T)
+
+
+@given(row=st.integers(0, 1000), step=st.integers(1, 7))
+def test_the_middle_of_a_row_is_the_middle_of_its_place_in_the_window(row: int, step: int) -> None:
+    timeline = TIMELINE.every(step)
+    assert timeline.centers(3)[2] == pytest.approx(TIMELINE.centers(2 * step + 1)[-1])
+    window = Window(timeline.edge(row), timeline.edge(row + 10))
+    assert timeline.row_from(window.start) == row
+    middles = timeline.centers(row + 10)[row:]
+    np.testing.assert_allclose(window.to_rows(middles, 10), np.arange(10) + 0.5, atol=1e-6)
+
+
 # --- What is trained on -----------------------------------------------------------------------------------------------
 
 
@@ -79,6 +148,39 @@ def write_store(path: Path, durations: dict[str, float]) -> FeatureStore:
             features = np.stack([seconds, np.full_like(seconds, number)], axis=1).astype(np.float32)
             store.add(video_id, features, timeline, duration)
     return FeatureStore.open(path)
+
+
+def cut_rows(tmp_path: Path, store: FeatureStore, *videos: Video, row_step: int = 1) -> TrainingWindows:
+    """Windows of 20 rows as they are."""
+    by_id = {video.id: video for video in videos}
+    path = tmp_path / "windows.npy"
+    return cut_training_windows(path, store, by_id, LABELS, num_rows=20, longest=1, rescale="none", row_step=row_step)
+
+
+def test_row_windows_have_what_they_touch_if_one_segment_is_inside(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store", {"a": 45.0})
+    # Rows 0–20, 10–30, 20–40, 25–45; row i is second i.
+    segments = (Segment(2, 4, "jump"), Segment(12, 28, "spin"), Segment(41, 44, "jump"))
+    windows = cut_rows(tmp_path, store, Video("a", None, "training", segments))
+    assert [rows.tolist() for rows in windows.segments] == [
+        [[2, 4], [12, 20]],  # half of the second
+        [[2, 18]],  # the whole second; the others are outside
+        # The window of rows 20–40 only touches the second, and has none inside.
+        [[0, 3], [16, 19]],
+    ]
+    assert [labels.tolist() for labels in windows.labels] == [[0, 1], [1], [1, 0]]
+    assert windows.left_out == []
+
+
+def test_row_windows_of_every_fifth_row(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store", {"a": 60.0})
+    video = Video("a", None, "training", (Segment(13, 28, "spin"), Segment(61, 70, "spin")))
+    windows = cut_rows(tmp_path, store, video, row_step=5)
+    features = windows[[(0, 0)]].features[0]
+    assert features[0].tolist() == [0.5 + 5 * row for row in range(12)] + [0.0] * 8
+    # Row 0 is second 0.5, and stands for those from -2 to 3.
+    np.testing.assert_allclose(windows.segments[0], [[(13 + 2) / 5, (28 + 2) / 5]], atol=1e-6)
+    assert windows.left_out == ["a at 61 s"]  # behind the end of the file, where the window holds zeros
 
 
 def cut(tmp_path: Path, store: FeatureStore, *videos: Video) -> TrainingWindows:

@@ -380,6 +380,22 @@ def rescale_bins(
     return means_TC
 
 
+def take_rows(
+    features_TC: NDArray[np.floating], timeline: Timeline, start_s: float, end_s: float, num_rows: int
+) -> NDArray[np.float32]:
+    """The `num_rows` rows from the one that begins at `start_s` (by `Timeline.edge`) as they are, zero behind the last.
+
+    Returns:
+        Shape (num_rows, C).
+    """
+    first = timeline.row_from(start_s)
+    assert timeline.row_from(end_s) == first + num_rows, "a window of other than num_rows rows"
+    rows_TC = np.zeros((num_rows, features_TC.shape[1]), np.float32)
+    taken_TC = features_TC[first : first + num_rows]
+    rows_TC[: len(taken_TC)] = taken_TC
+    return rows_TC
+
+
 def _at_seconds(
     features_TC: NDArray[np.floating], timeline: Timeline, seconds: NDArray[np.float64]
 ) -> NDArray[np.float32]:

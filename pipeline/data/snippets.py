@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -46,6 +46,18 @@ class Timeline:
     def centers(self, num_rows: int) -> NDArray[np.float64]:
         """Middle of each row in seconds, shape (num_rows,)."""
         return self.offset + self.length / 2 + self.stride * np.arange(num_rows, dtype=np.float64)
+
+    def edge(self, row: int) -> float:
+        """Second at which row `row` begins if neighbours meet half-way between their middles; any whole number."""
+        return self.offset + self.length / 2 + self.stride * (row - 0.5)
+
+    def row_from(self, second: float) -> int:
+        """Inverse of `edge`: the row whose edge is nearest."""
+        return round((second - self.edge(0)) / self.stride)
+
+    def every(self, step: int) -> Timeline:
+        """The timeline of every `step`-th row, from the first."""
+        return replace(self, stride=self.stride * step)
 
     def as_dict(self) -> dict[str, float]:
         return asdict(self)
