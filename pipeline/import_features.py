@@ -1,143 +1,237 @@
-"""`pipeline import-features`: a folder of others' .npy files to a feature store.
+"""`pipeline import-features`: features that others made, in any common format, to a feature store.
 
-Such files do not say which seconds their rows stand for. The options do: rows every `stride` seconds from `offset` on,
-each covering `length` seconds; or, without a stride, rows that share the video's annotated duration equally.
+Such files do not say which seconds their rows stand for. The options do: rows every `stride_frames` frames of a rate
+that is given or each video's own, or every `stride` seconds; or, without a stride, rows that share the video's duration
+equally. Rows that then end far from the video's end are refused, since the stride, the rate or the file is wrong.
 
 Shapes: T rows of a video, C channels.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
 from pipeline.config import ImportFeaturesConfig
-from pipeline.data.annotations import Video, read_annotations
-from pipeline.data.features import MANIFEST, FeatureStore, StoreHeader
+from pipeline.data.annotations import read_annotations
+from pipeline.data.feature_axes import Layout, Sample, decide_layout, squeeze, to_rows
+from pipeline.data.features import FeatureStore, StoreHeader
 from pipeline.data.files import match_ids
-from pipeline.data.snippets import Timeline
+from pipeline.data.foreign_features import ForeignFeatures
+from pipeline.data.snippets import Timeline, timeline_of_shares, timeline_of_windows
+from pipeline.data.video_info import VideoInfo, read_video_info
 
-GAP_WORTH_A_WORD = 0.1
-"""Share of a video's duration by which its last row may end too early or too late without a warning."""
+MAX_SAMPLES = 200
+"""Arrays that are looked at to see how all of them lie."""
 
 
 def run(config: ImportFeaturesConfig) -> int:
-    """Import every file that the store lacks. Returns 1 if one was refused (listed; the others stay), else 0.
+    """Import every array that the store lacks. Returns 1 if one was refused (listed; the others stay), else 0.
 
     Raises:
-        ValueError, FileNotFoundError: no files, bad annotations or options, or a store that was made otherwise.
+        ValueError, FileNotFoundError: no features, bad annotations or options, an order of axes that cannot be told, or
+            a store that was made otherwise.
     """
     console = Console(stderr=True, soft_wrap=True)
-    files = _find_files(config.features)
-    videos = read_annotations(config.annotations).videos
-    matches = match_ids(videos, files)
-    video_of = {file_id: videos[video_id] for video_id, file_id in matches.items()}
-    with FeatureStore.create_or_resume(config.out, _header(config)) as store:
-        todo = [path for file_id, path in files.items() if file_id not in store.videos]
-        channels = _usual_channels(todo)
+    header = _header(config)
+    features = ForeignFeatures(config.features, pattern=config.pattern, key=config.key)
+    clocks = _clocks(config, features, console)
+    with FeatureStore.create_or_resume(config.out, header) as store:
+        todo = [video_id for video_id in clocks if video_id not in store.videos]
+        channels = next((video.channels for video in store.videos.values()), None)
+        layout = _look(todo, features, clocks, channels, config, console)
         failures = []
-        for path in track(todo, "importing", console=console):
+        for video_id in track(todo, "importing", console=console):
             try:
-                _import(path, channels, video_of, config, store)
+                _import(video_id, features, clocks[video_id], layout, config, store)
             except ValueError as error:
                 failures.append(str(error))
-    _report(store, files, len(videos) - len(matches), failures, console)
+    _report(store, clocks, failures, console)
     return 1 if failures else 0
 
 
-def _find_files(folder: Path) -> dict[str, Path]:
-    """The .npy files of a folder by video id, sorted."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of features")
-    if (folder / MANIFEST).exists():
-        raise ValueError(f"{folder}: is a feature store already; use it as it is")
-    files = {path.stem: path for path in sorted(folder.glob("*.npy"))}
-    if not files:
-        raise ValueError(f"{folder}: holds no .npy file; expected one a video, named VIDEO_ID.npy, of shape (T, C)")
-    return files
-
-
 def _header(config: ImportFeaturesConfig) -> StoreHeader:
+    """What places the rows in time. ValueError if the options do not go together."""
+    for name in ("stride", "length", "stride_frames", "window_frames", "fps", "max_mismatch"):
+        value = getattr(config, name)
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be above zero")
+    if config.stride is not None and config.stride_frames is not None:
+        raise ValueError("--stride and --stride-frames: give one of them")
     if config.length is not None and config.stride is None:
         raise ValueError("--length without --stride: give the seconds from row to row as well, or leave both out")
-    return StoreHeader(sampling={"stride_s": config.stride, "length_s": config.length, "offset_s": config.offset})
+    if config.stride_frames is None and (config.window_frames is not None or config.fps is not None):
+        raise ValueError("--window-frames or --fps without --stride-frames: give the frames from row to row as well")
+    if config.stride_frames is not None and config.fps is None and config.video_info is None:
+        raise ValueError("--stride-frames: frames of which rate? Give --fps, or --video-info with each video's")
+    sampling = {
+        "stride_s": config.stride,
+        "length_s": config.length,
+        "offset_s": config.offset,
+        "stride_frames": config.stride_frames,
+        "window_frames": config.window_frames,
+        "fps": config.fps,
+    }
+    return StoreHeader(sampling={name: value for name, value in sampling.items() if value is not None})
 
 
-def _usual_channels(paths: list[Path]) -> int | None:
-    """C of most files: where a file has another, that file is the wrong one, wherever it stands in the order."""
-    counts: Counter[int] = Counter()
-    for path in paths:
+# --- Which videos, and their clocks -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """Of one video: its duration and where its features end (seconds), and the rate of their frames. None: unknown."""
+
+    duration: float | None
+    feature_duration: float | None
+    fps: float | None
+
+
+def _clocks(config: ImportFeaturesConfig, features: ForeignFeatures, console: Console) -> dict[str, _Clock]:
+    """The clock of each video that is annotated and has features, by the features' id."""
+    videos = read_annotations(config.annotations).videos
+    matches = match_ids(videos, features.places)
+    if not matches:
+        raise ValueError(_no_match(config, features, next(iter(videos))))
+    strangers = [video_id for video_id in features.places if video_id not in set(matches.values())]
+    _warn(console, "annotated videos without features", [video_id for video_id in videos if video_id not in matches])
+    _warn(console, f"features of videos that {config.annotations} does not name, left out", strangers)
+    _warn(console, f"names that do not fit --pattern {config.pattern or '{video}'}, left out", features.ignored)
+    infos = {} if config.video_info is None else read_video_info(config.video_info)
+    info_ids = match_ids(matches.values(), infos)
+    unknown = VideoInfo(None, None, None)
+    return {
+        file_id: _clock(videos[video_id].duration, infos.get(info_ids.get(file_id, ""), unknown), config.fps)
+        for video_id, file_id in matches.items()
+    }
+
+
+def _clock(duration: float | None, info: VideoInfo, fps: float | None) -> _Clock:
+    duration = info.duration if duration is None else duration
+    return _Clock(duration, info.feature_duration or duration, info.fps if fps is None else fps)
+
+
+def _no_match(config: ImportFeaturesConfig, features: ForeignFeatures, wanted: str) -> str:
+    found, place = next(iter(features.places.items()))
+    message = f"{config.annotations} names no video of {config.features}: it has {wanted!r}, there is {found!r}"
+    if place.file != config.features and place.file.suffix not in (".npy", ".csv"):
+        return f"{message}. Give --pattern, or, if that file holds many videos, it alone: --features {place.file}"
+    return f"{message}. If the id is part of the name, give --pattern, such as '{{video}}_rgb'"
+
+
+def _warn(console: Console, what: str, names: list[str]) -> None:
+    if names:
+        console.print(f"warning: {what}: {len(names)}, such as {names[0]}", markup=False, highlight=False)
+
+
+# --- How the arrays lie -----------------------------------------------------------------------------------------------
+
+
+def _look(
+    todo: list[str],
+    features: ForeignFeatures,
+    clocks: Mapping[str, _Clock],
+    channels: int | None,
+    config: ImportFeaturesConfig,
+    console: Console,
+) -> Layout | None:
+    """How all arrays lie, from some of them; None if none could be one of features."""
+    chosen = todo[:: -(-len(todo) // MAX_SAMPLES)] if todo else []
+    samples, padded = [], []
+    for video_id in chosen:
         with suppress(ValueError):
-            shape = _load(path).shape
-            counts.update(shape[1:] if len(shape) == 2 else ())
-    return counts.most_common(1)[0][0] if counts else None
+            array = features.load(video_id)
+            matrix = squeeze(array)
+            if matrix.ndim == 2:
+                samples.append(Sample(matrix.shape, _expected_rows(config, clocks[video_id])))
+                padded += [array.shape] if array.ndim > 2 else []
+    if not samples:
+        return None
+    are_lines = all(features.places[video_id].file.suffix.lower() == ".csv" for video_id in chosen)
+    layout = decide_layout(
+        samples, axes=config.axes, channels=channels, lines_are_rows=are_lines, near=config.max_mismatch
+    )
+    if padded:
+        console.print(f"axes of size 1 are left out: shapes such as {padded[0]}", markup=False, highlight=False)
+    if config.axes is None:
+        turned = "(C, T), and are turned" if layout.axes == "ct" else "(T, C)"
+        console.print(f"arrays are {turned}: {layout.reason}", markup=False, highlight=False)
+    return layout
+
+
+def _expected_rows(config: ImportFeaturesConfig, clock: _Clock) -> float | None:
+    """Rows that the stride lets expect; None where something for it is missing."""
+    rate_is_missing = config.stride_frames is not None and clock.fps is None
+    if clock.duration is None or rate_is_missing or not _has_stride(config):
+        return None
+    return _timeline(config, clock, num_rows=1).rows_until(clock.duration)
+
+
+def _has_stride(config: ImportFeaturesConfig) -> bool:
+    return config.stride is not None or config.stride_frames is not None
+
+
+# --- Importing --------------------------------------------------------------------------------------------------------
 
 
 def _import(
-    path: Path, channels: int | None, video_of: Mapping[str, Video], config: ImportFeaturesConfig, store: FeatureStore
+    video_id: str,
+    features: ForeignFeatures,
+    clock: _Clock,
+    layout: Layout | None,
+    config: ImportFeaturesConfig,
+    store: FeatureStore,
 ) -> None:
-    """Add one file to the store. ValueError naming the file if something about it is wrong."""
-    if path.stem not in video_of:
-        raise ValueError(f"{path}: {config.annotations} names no video {path.stem}")
-    duration = video_of[path.stem].duration
-    if duration is None:
-        raise ValueError(f"{path}: {config.annotations} does not say how long the video is; give an ActivityNet JSON")
-    features_TC = _read(path, channels)
-    timeline = _timeline(config, len(features_TC), duration)
+    """Add one video to the store. ValueError naming the place of its features if something about it is wrong."""
+    array = features.load(video_id)
     try:
-        store.add(path.stem, features_TC, timeline, duration)
+        features_TC = to_rows(array, layout)
+        if clock.duration is None:
+            raise ValueError(
+                f"{config.annotations} does not say how long the video is; give an annotation file that does, or a "
+                "--video-info with a duration"
+            )
+        timeline = _timeline(config, clock, len(features_TC))
+        _check_end(timeline, len(features_TC), clock.duration, config)
+        store.add(video_id, features_TC, timeline, clock.duration)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{features.places[video_id]}: {error}") from error
 
 
-def _load(path: Path) -> NDArray[np.floating]:
-    try:
-        array: NDArray[np.floating] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not a .npy file of numbers ({error})") from error
-    return array
+def _timeline(config: ImportFeaturesConfig, clock: _Clock, num_rows: int) -> Timeline:
+    if config.stride_frames is not None:
+        if clock.fps is None:
+            raise ValueError(f"{config.video_info} does not say the video's frame rate; add it, or give --fps")
+        window = config.stride_frames if config.window_frames is None else config.window_frames
+        return timeline_of_windows(config.stride_frames, window, clock.fps, config.offset)
+    if config.stride is not None:
+        return Timeline(config.offset, config.stride, config.stride if config.length is None else config.length)
+    assert clock.feature_duration is not None, "known where the duration is"
+    return timeline_of_shares(num_rows, clock.feature_duration, config.offset)
 
 
-def _read(path: Path, channels: int | None) -> NDArray[np.floating]:
-    features_TC = _load(path)
-    if features_TC.ndim != 2 or features_TC.shape[1] != channels:
-        raise ValueError(f"{path}: shape {features_TC.shape}, expected (T, {channels}) as most files here have")
-    if not np.issubdtype(features_TC.dtype, np.floating):
-        raise ValueError(f"{path}: holds {features_TC.dtype}, expected floating-point numbers")
-    return features_TC
-
-
-def _timeline(config: ImportFeaturesConfig, num_rows: int, duration: float) -> Timeline:
-    stride = (duration - config.offset) / max(1, num_rows) if config.stride is None else config.stride
-    return Timeline(config.offset, stride, stride if config.length is None else config.length)
-
-
-def _report(
-    store: FeatureStore, files: Mapping[str, Path], num_without: int, failures: list[str], console: Console
-) -> None:
-    there = [store.videos[file_id] for file_id in files if file_id in store.videos]
-    console.print(f"{len(there)} of {len(files)} files are in {store.path}")
-    if num_without:
-        console.print(f"warning: annotated videos without features: {num_without}")
-    gaps = [video.id for video in there if _gap(video.rows, video.timeline, video.duration) > GAP_WORTH_A_WORD]
-    if gaps:
-        console.print(
-            f"warning: videos whose rows end more than {GAP_WORTH_A_WORD:.0%} of the duration away from their own end: "
-            f"{len(gaps)}, such as {gaps[0]}; check --stride"
+def _check_end(timeline: Timeline, num_rows: int, duration: float, config: ImportFeaturesConfig) -> None:
+    """Rows whose stride was told must end where the video does. Those that share its duration do by themselves."""
+    end = timeline.end(num_rows)
+    allowed = config.max_mismatch * duration + max(timeline.stride, timeline.length)
+    if _has_stride(config) and abs(end - duration) > allowed:
+        fitting = max(1, round(timeline.rows_until(duration)))
+        raise ValueError(
+            f"{num_rows} rows, one every {timeline.stride:.4g} s, end at {end:.1f} s, the video at {duration:.1f} s: "
+            f"{abs(end - duration) / duration:.0%} off, {fitting} rows would fit. Check the stride and the frame rate; "
+            "if they are right, raise --max-mismatch"
         )
+
+
+def _report(store: FeatureStore, clocks: Mapping[str, _Clock], failures: list[str], console: Console) -> None:
+    there = sum(video_id in store.videos for video_id in clocks)
+    console.print(f"{there} of {len(clocks)} videos are in {store.path}")
     if failures:
-        console.print(f"{len(failures)} files were refused:")
+        console.print(f"{len(failures)} were refused:")
     for failure in failures:
         console.print(f"  {failure}", markup=False, highlight=False)
-
-
-def _gap(num_rows: int, timeline: Timeline, duration: float) -> float:
-    end = timeline.offset + (num_rows - 1) * timeline.stride + timeline.length
-    return abs(end - duration) / duration

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.snippets import Sampling, SnippetAssembler, Timeline, sample_snippets
+from pipeline.data.snippets import (
+    Sampling,
+    SnippetAssembler,
+    Timeline,
+    sample_snippets,
+    timeline_of_shares,
+    timeline_of_windows,
+)
 
 Video = tuple[npt.NDArray[np.float64], float]  # timestamps, duration
 
@@ -188,6 +195,45 @@ def test_timeline_centers_and_round_trip() -> None:
 def test_timeline_checks_itself(wrong: Any) -> None:
     with pytest.raises(ValueError, match="timeline needs"):
         Timeline(*wrong)
+
+
+RATES = st.floats(1, 120)
+
+
+@given(st.integers(1, 5000), LENGTHS, LENGTHS, RATES)
+def test_sliding_windows_end_within_one_row_of_the_video(frames: int, stride: int, window: int, fps: float) -> None:
+    """However the tail is treated: only whole windows, or as many as it takes to cover the last frame."""
+    timeline = timeline_of_windows(stride, window, fps)
+    whole = max(1, 1 + (frames - window) // stride)
+    covering = 1 + max(0, -(-(frames - window) // stride))
+    for T in (whole, covering):
+        starts = np.arange(T) * stride
+        np.testing.assert_allclose(timeline.centers(T), (starts + window / 2) / fps)
+        assert timeline.end(T) == pytest.approx((starts[-1] + window) / fps)
+        assert abs(timeline.end(T) - frames / fps) <= max(stride, window) / fps + 1e-9
+
+
+@given(st.integers(1, 5000), st.floats(0, 10), st.floats(0.1, 1e4))
+def test_shares_meet_end_to_end_and_fill_the_seconds(num_rows: int, offset: float, seconds: float) -> None:
+    timeline = timeline_of_shares(num_rows, offset + seconds, offset)
+    assert timeline.length == timeline.stride
+    assert timeline.offset == offset
+    assert timeline.end(num_rows) == pytest.approx(offset + seconds)
+
+
+@given(st.integers(1, 5000), st.floats(-5, 5), st.floats(0.01, 10), st.floats(0.01, 10))
+def test_rows_until_is_the_inverse_of_end(num_rows: int, offset: float, stride: float, length: float) -> None:
+    timeline = Timeline(offset, stride, length)
+    assert timeline.rows_until(timeline.end(num_rows)) == pytest.approx(num_rows)
+
+
+def test_timelines_made_elsewhere_check_themselves() -> None:
+    with pytest.raises(ValueError, match="frame rate is 0"):
+        timeline_of_windows(16, 16, 0)
+    with pytest.raises(ValueError, match="above zero"):
+        timeline_of_windows(16, 0, 25)
+    with pytest.raises(ValueError, match="above zero"):
+        timeline_of_shares(5, 1.0, offset=1.0)
 
 
 @given(videos(), samplings())

@@ -59,6 +59,14 @@ class Timeline:
         """The timeline of every `step`-th row, from the first."""
         return replace(self, stride=self.stride * step)
 
+    def end(self, num_rows: int) -> float:
+        """Second at which the last row ends."""
+        return self.offset + (num_rows - 1) * self.stride + self.length
+
+    def rows_until(self, end_s: float) -> float:
+        """How many rows it takes to end at `end_s`, as a real number: the inverse of `end`."""
+        return (end_s - self.offset - self.length) / self.stride + 1
+
     def as_dict(self) -> dict[str, float]:
         return asdict(self)
 
@@ -66,6 +74,27 @@ class Timeline:
     def from_dict(cls, values: Mapping[str, Any]) -> Timeline:
         """Inverse of `as_dict`; other keys are ignored, a missing one is a `KeyError`."""
         return cls(**{field.name: float(values[field.name]) for field in fields(cls)})
+
+
+def timeline_of_windows(stride_frames: float, window_frames: float, fps: float, offset: float = 0.0) -> Timeline:
+    """Rows of sliding windows over frames of a constant rate: row i is centred at ``(i·stride + window/2) / fps``.
+
+    Raises:
+        ValueError: a number is not finite, or not above zero.
+    """
+    if not 0 < fps < math.inf:
+        raise ValueError(f"the frame rate is {fps}; it must be above zero")
+    return Timeline(offset, stride_frames / fps, window_frames / fps)
+
+
+def timeline_of_shares(num_rows: int, end_s: float, offset: float = 0.0) -> Timeline:
+    """Rows that share the seconds from `offset` to `end_s` equally, as features rescaled to a fixed number of rows do.
+
+    Raises:
+        ValueError: the end is not behind the offset.
+    """
+    stride = (end_s - offset) / max(1, num_rows)
+    return Timeline(offset, stride, stride)
 
 
 @dataclass(frozen=True)
