@@ -194,13 +194,16 @@ class LocalizeConfig:
     features: Path
     """Feature store."""
     annotations: Path
-    """ActivityNet JSON or csv."""
+    """Annotation file, or folder of THUMOS14's or Charades-STA's text files (`pipeline.data.annotations`)."""
+    ambiguous: Literal["drop", "keep"] = "drop"
+    """THUMOS14's intervals labelled "Ambiguous": `drop` them, as the ActivityNet code and ActionFormer do, or `keep`
+    them as training segments without a class, as G-TAD does. No metric counts them."""
     out: Path
     """Run folder."""
     head: Literal["gtad"] = "gtad"
     """Which head."""
     train_subset: str = "training"
-    """Subset that trains."""
+    """Subset that trains; `a|b`: a, or in files without a, b."""
     val_subset: str = "validation"
     """Subset that is detected in and scored."""
     rescale: Literal["linear", "bins", "none"] = "linear"
@@ -260,7 +263,7 @@ class EvaluateConfig:
     """Ground truth and detections to metrics."""
 
     ground_truth: Path
-    """ActivityNet JSON or csv with the true segments."""
+    """Annotation file or folder with the true segments."""
     predictions: Path
     """Detections JSON."""
     subset: str = "validation"

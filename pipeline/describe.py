@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 
 from pipeline.config import DescribeConfig
-from pipeline.data.annotations import Annotations, Video, read_annotations
+from pipeline.data.annotations import Annotations, Video, holds_annotations, read_annotations
 from pipeline.data.clips import KINETICS_COLUMNS, ClipList, read_clips
 from pipeline.data.features import MANIFEST, FeatureStore
 from pipeline.data.files import table_columns
@@ -32,6 +32,8 @@ def _describe(path: Path) -> Iterator[Line]:
         raise FileNotFoundError(f"{path}: no such file or folder")
     if (path / MANIFEST).is_file():
         return describe_store(FeatureStore.open(path))
+    if path.is_dir() and holds_annotations(path):
+        return describe_annotations(read_annotations(path))
     if path.is_dir() or (path.suffix.lower() == ".csv" and set(KINETICS_COLUMNS) <= set(table_columns(path))):
         return describe_clips(read_clips(path))
     return describe_annotations(read_annotations(path))

@@ -97,7 +97,7 @@ def read_data(config: LocalizeConfig) -> LocalizeData:
     if not config.classes and config.video_scores is None:
         raise ValueError("classes is false, so nothing says which action a segment shows; give --video-scores")
     store = FeatureStore.open(config.features)
-    annotations = read_annotations(config.annotations)
+    annotations = read_annotations(config.annotations, ambiguous=config.ambiguous)
     if line := format_blemishes(annotations.blemishes):
         print(f"note: {line}", file=sys.stderr)
     train = _videos_with_features(config, store, annotations, config.train_subset)

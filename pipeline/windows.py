@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.annotations import Video
+from pipeline.data.annotations import AMBIGUOUS, Video
 from pipeline.data.features import FeatureStore, StoredVideo, rescale_bins, rescale_linear, take_rows
 from pipeline.data.snippets import Timeline
 
@@ -214,10 +214,14 @@ def _stored_windows(video: StoredVideo, num_rows: int, longest: float, rescale: 
 
 
 def _segment_arrays(video: Video, labels: Sequence[str]) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Segments (N, 2) in seconds and class indices (N,); segments of other classes are left out."""
-    known = [segment for segment in video.segments if segment.label in labels]
+    """Segments (N, 2) in seconds and class indices (N,); segments of other classes are left out.
+
+    Those that are labelled "Ambiguous" are there with the index -1: for the heads something happens, of no class.
+    """
+    index_of = {AMBIGUOUS: -1, **{label: index for index, label in enumerate(labels)}}
+    known = [segment for segment in video.segments if segment.label in index_of]
     seconds_N2 = np.array([(segment.start, segment.end) for segment in known], dtype=np.float64).reshape(-1, 2)
-    return seconds_N2, np.array([labels.index(segment.label) for segment in known], dtype=np.int64)
+    return seconds_N2, np.array([index_of[segment.label] for segment in known], dtype=np.int64)
 
 
 def _write_features(

@@ -55,11 +55,6 @@ def test_reads_activitynet(tmp_path: Path, compressed: bool) -> None:
     assert annotations.blemishes == {}  # a test set without segments is as it should be
 
 
-def test_reads_the_form_of_bsn(tmp_path: Path) -> None:
-    entry = {"duration_second": 30.5, "duration_frame": 915, "annotations": [{"segment": [1, 2], "label": "x"}]}
-    assert read_text(tmp_path, json.dumps({"v_a": entry}), "a.json").videos["v_a"].duration == 30.5
-
-
 names = st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="/\\:"), min_size=1, max_size=8)
 times = st.floats(0, 1e6, allow_nan=False)
 segments = st.builds(lambda a, b, label: (min(a, b), max(a, b), label), times, times, names).filter(

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from pipeline import localize
 from pipeline.config import EvaluateConfig, GTADConfig, LocalizeConfig, TrainingConfig
-from pipeline.data.annotations import Segment, Video, write_annotations
+from pipeline.data.annotations import AMBIGUOUS, Segment, Video, write_annotations
 from pipeline.data.detections import read_detections
 from pipeline.data.features import ENCODER_WEIGHTS, FeatureStore, StoreHeader
 from pipeline.data.snippets import Timeline
@@ -227,6 +227,16 @@ def test_a_class_in_the_validation_videos_alone(config: LocalizeConfig, capsys: 
     odd = Video("video6", DURATION, "validation", (Segment(1, 2, "juggle"),))
     write_annotations(config.annotations, [video for video in make_videos() if video.id != "video6"] + [odd])
     assert "1 classes occur in subset 'validation' alone and cannot be found (juggle)" in notes_of(config, capsys)
+
+
+def test_ambiguous_segments_train_without_a_class_if_kept(config: LocalizeConfig) -> None:
+    write_annotations(config.annotations, make_videos(labels=("jump", AMBIGUOUS)))
+    kept = replace(config, ambiguous="keep", out=config.out.with_name("kept"))
+    for run in (config, kept):
+        assert localize.run(run) == 0
+        assert load_run(run.out).labels == ("jump",)
+    losses = [(run.out / "log.jsonl").read_text() for run in (config, kept)]
+    assert losses[0] != losses[1]
 
 
 def test_a_video_that_lasts_otherwise_than_annotated(

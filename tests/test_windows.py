@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.annotations import Segment, Video
+from pipeline.data.annotations import AMBIGUOUS, Segment, Video
 from pipeline.data.features import FeatureStore, StoreHeader, rescale_linear
 from pipeline.data.snippets import Timeline
 from pipeline.training import load_batches
@@ -214,6 +214,13 @@ def test_windows_without_segments_are_not_trained_on(tmp_path: Path) -> None:
     c = Video("c", 400, "training", (Segment(1, 2, "spin"),))
     assert len(cut(tmp_path, store, a, b, c)) == 1
     assert len(cut(tmp_path, store, a, b)) == 0
+
+
+def test_ambiguous_segments_have_no_class(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store", {"a": 50.0})
+    windows = cut(tmp_path, store, Video("a", 50, "train", (Segment(5, 10, AMBIGUOUS), Segment(20, 30, "spin"))))
+    assert [rows.tolist() for rows in windows.segments] == [[[1, 2], [4, 6]]]
+    assert [labels.tolist() for labels in windows.labels] == [[-1, 1]]
 
 
 def test_segments_that_no_window_holds_are_told(tmp_path: Path) -> None:

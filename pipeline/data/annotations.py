@@ -1,11 +1,11 @@
-"""What is annotated: actions in untrimmed videos, their files, and the blemishes of such files.
+"""What is annotated: actions in untrimmed videos, and the blemishes of the files that say so.
 
-Two file forms become one in memory: ActivityNet's JSON, and a csv that a person can write in a spreadsheet,
+The files of all data sets become the same in memory. How each is laid out is told where it is read:
 
-    video,start,end,label,subset
-    surf_01.mp4,0:12,0:31.5,Surfing,training
-
-with times in seconds or as m:ss or h:mm:ss. Without a subset column, `files.split_by_hash` gives the subsets.
+    GT.json, GT.json.gz      `activitynet` (ActivityNet, HACS Segments, THUMOS14), `bsn` (ActivityNet)
+    GT.csv                   `spreadsheet`, one's own videos
+    charades_sta_test.txt    `charades`
+    a folder                 `thumos14`, or `charades` with both subsets
 """
 
 from __future__ import annotations
@@ -13,22 +13,21 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from pipeline.data.files import (
-    NO_SUBSET,
-    check_video_id,
-    parse_time,
-    read_json,
-    read_table,
-    split_by_hash,
-    strip_video_suffix,
-    write_json,
-)
+from pipeline.data.activitynet import read_activitynet
+from pipeline.data.bsn import is_bsn, read_bsn
+from pipeline.data.charades import find_charades_sta, read_charades_sta
+from pipeline.data.entries import Entry, RawSegment
+from pipeline.data.files import NO_SUBSET, check_video_id, read_json, split_by_hash, write_json
+from pipeline.data.spreadsheet import read_spreadsheet
+from pipeline.data.thumos14 import has_thumos14, read_thumos14
 
 KNOWN_SUBSETS = frozenset({"training", "validation", "testing", "train", "val", "test"})
+# THUMOS14's label of what its annotators could not call action or background. It is no class.
+AMBIGUOUS = "Ambiguous"
 
 
 # --- What is in memory ------------------------------------------------------------------------------------------------
@@ -51,17 +50,28 @@ class Segment:
 
 @dataclass(frozen=True)
 class Video:
-    """An annotated video. `duration` in seconds, None where the file does not say it."""
+    """An annotated video.
+
+    Attributes:
+        id: name of the video and of its feature file.
+        duration: seconds, None where the file does not say it.
+        subset: as the file calls it; empty where it does not say it.
+        segments: the actions, in the order of the file.
+        corrected_duration: seconds from the start that published features stand for, where that is known and is not
+            simply all of the video (`bsn`).
+    """
 
     id: str
     duration: float | None
     subset: str
     segments: tuple[Segment, ...]
+    corrected_duration: float | None = None
 
     def __post_init__(self) -> None:
         check_video_id(self.id)
-        if self.duration is not None and not (math.isfinite(self.duration) and self.duration > 0):
-            raise ValueError(f"video {self.id!r} has a duration of {self.duration} s: expected a positive number")
+        for duration in (self.duration, self.corrected_duration):
+            if duration is not None and not _is_duration(duration):
+                raise ValueError(f"video {self.id!r} has a duration of {duration} s: expected a positive number")
 
 
 @dataclass(frozen=True)
@@ -74,11 +84,16 @@ class Annotations:
     @property
     def labels(self) -> tuple[str, ...]:
         """The class names, sorted."""
-        return tuple(sorted({segment.label for video in self.videos.values() for segment in video.segments}))
+        labels = {segment.label for video in self.videos.values() for segment in video.segments}
+        return tuple(sorted(labels - {AMBIGUOUS}))
 
     def in_subset(self, name: str) -> dict[str, Video]:
-        """The videos of one subset. ValueError with the subsets that there are when it has none."""
-        chosen = {video.id: video for video in self.videos.values() if video.subset == name}
+        """The videos of one subset, in capitals or not; of `a|b`, which is for files that differ in how they call the
+        same subset, those of `b` only if there is no `a`. ValueError with the subsets that there are when it has none.
+        """
+        subset_of = {video.id: video.subset.casefold() for video in self.videos.values()}
+        subset = next((part for part in name.casefold().split("|") if part in subset_of.values()), None)
+        chosen = {video_id: self.videos[video_id] for video_id in self.videos if subset_of[video_id] == subset}
         if not chosen:
             subsets = Counter(video.subset for video in self.videos.values())
             found = ", ".join(f"{subset!r} ({count} videos)" for subset, count in sorted(subsets.items()))
@@ -94,18 +109,21 @@ def format_blemishes(blemishes: Mapping[str, int]) -> str:
 # --- Reading and writing ----------------------------------------------------------------------------------------------
 
 
-def read_annotations(path: Path, *, as_written: bool = False) -> Annotations:
-    """Read ActivityNet's JSON (.json, .json.gz) or our csv, and put right what real files have wrong.
+def read_annotations(
+    path: Path, *, as_written: bool = False, ambiguous: Literal["drop", "keep"] = "drop"
+) -> Annotations:
+    """Read annotations of any of the forms above, and put right what real files have wrong.
 
     Each repair is counted in `blemishes`: segments with end ≤ start are dropped, a start before the video becomes 0,
     an end after the video becomes its end (dropped if nothing is left), exact duplicates are kept once, a duration that
     is no positive number counts as unknown; videos without segments and subsets of an unknown name are kept.
-    `as_written` leaves duplicates and late ends as they are, as the ActivityNet toolkit scores them.
+    `as_written` leaves duplicates and late ends as they are, as the ActivityNet toolkit scores them. Segments that are
+    labelled "Ambiguous" (THUMOS14) are dropped, also counted, unless `ambiguous` says to keep them.
 
     Raises:
-        ValueError: The file is not of either form, or an id would leave its folder; names the file and the place.
+        ValueError: The file is of none of the forms, or an id would leave its folder; names the file and the place.
     """
-    entries = _read_csv(path) if path.suffix.lower() == ".csv" else _read_activitynet(path)
+    entries = _read_entries(path)
     if not entries:
         raise ValueError(f"{path} names no video")
     blemishes: Counter[str] = Counter()
@@ -113,106 +131,77 @@ def read_annotations(path: Path, *, as_written: bool = False) -> Annotations:
     videos = {}
     for video_id, entry in entries.items():
         duration = _repair_duration(entry.duration, blemishes)
-        segments = tuple(_repair(entry.segments, duration, blemishes, as_written))
-        videos[video_id] = Video(video_id, duration, subsets[video_id], segments)
+        chosen = entry.segments if ambiguous == "keep" else _drop_ambiguous(entry.segments, blemishes)
+        segments = tuple(_repair(chosen, duration, blemishes, as_written))
+        corrected = _repair_duration(entry.corrected_duration, blemishes)
+        videos[video_id] = Video(video_id, duration, subsets[video_id], segments, corrected)
         # Test sets are published without their segments: nothing to tell.
-        blemishes["videos without segments (kept)"] += not segments and not subsets[video_id].startswith("test")
+        is_test = subsets[video_id].casefold().startswith("test")
+        blemishes["videos without segments (kept)"] += not segments and not is_test
     blemishes["videos listed with and without v_ (kept apart)"] = sum(f"v_{video_id}" in videos for video_id in videos)
     return Annotations(videos, {what: count for what, count in blemishes.items() if count})
+
+
+def holds_annotations(folder: Path) -> bool:
+    """Whether `read_annotations` can read this folder, rather than a file in it."""
+    return bool(find_charades_sta(folder)) or has_thumos14(folder)
 
 
 def write_annotations(path: Path, videos: Iterable[Video]) -> None:
     """Write ActivityNet JSON; `read_annotations` gives the same videos back. The file appears whole or not at all."""
     database = {}
     for video in videos:
-        duration = {} if video.duration is None else {"duration": video.duration}
+        seconds = {"duration": video.duration, "corrected_second": video.corrected_duration}
+        known = {name: value for name, value in seconds.items() if value is not None}
         segments = [{"segment": [segment.start, segment.end], "label": segment.label} for segment in video.segments]
-        database[video.id] = {**duration, "subset": video.subset, "annotations": segments}
+        database[video.id] = {**known, "subset": video.subset, "annotations": segments}
     write_json(path, {"version": "VERSION 1.3", "database": database})
 
 
-@dataclass
-class _Entry:
-    """A video as its file has it, before repairs."""
-
-    duration: float | None = None
-    subset: str | None = None
-    segments: list[tuple[float, float, str]] = field(default_factory=list)
-
-
-def _read_activitynet(path: Path) -> dict[str, _Entry]:
+def _read_entries(path: Path) -> dict[str, Entry]:
+    """By the reader for what the path is."""
+    if path.is_dir():
+        return _read_folder(path)
+    if path.suffix.lower() == ".csv":
+        return read_spreadsheet(path)
+    if path.suffix.lower() == ".txt":
+        return read_charades_sta([path])
     data = read_json(path)
-    # BSN, BMN and G-TAD use a form without the outer level, and with `duration_second`.
-    database = data.get("database", data) if isinstance(data, dict) else None
-    if not isinstance(database, dict):
-        raise ValueError(f'{path} is not in the ActivityNet form: expected {{"database": {{VIDEO_ID: ...}}}}')
-    entries = {}
-    for video_id, fields in database.items():
-        try:
-            entries[check_video_id(video_id)] = _parse_entry(fields)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}, video {video_id!r}: {error}") from error
-    return entries
+    return read_bsn(path, data) if is_bsn(data) else read_activitynet(path, data)
 
 
-def _parse_entry(fields: Any) -> _Entry:
-    if not isinstance(fields, dict):
-        raise ValueError(f'expected {{"duration", "subset", "annotations"}}, found {fields!r:.60}')
-    duration = fields.get("duration", fields.get("duration_second"))
-    return _Entry(
-        duration=None if duration is None else float(duration),
-        subset=str(fields.get("subset") or "") or None,
-        segments=[_parse_segment(annotation) for annotation in fields.get("annotations") or []],
+def _read_folder(folder: Path) -> dict[str, Entry]:
+    if files := find_charades_sta(folder):
+        return read_charades_sta(files)
+    if has_thumos14(folder):
+        return read_thumos14(folder)
+    raise ValueError(
+        f"{folder} holds neither THUMOS14's annotations (BaseballPitch_val.txt, … or val_Annotation.csv) nor those of "
+        "Charades-STA (charades_sta_train.txt); give the file of other data sets"
     )
 
 
-def _parse_segment(annotation: Any) -> tuple[float, float, str]:
-    try:
-        start, end = map(float, annotation["segment"])
-        label = annotation["label"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f'expected {{"segment": [start, end], "label"}} in seconds, found {annotation!r:.80}'
-        ) from error
-    if not (math.isfinite(start) and math.isfinite(end)):
-        raise ValueError(f"segment [{start}, {end}] is not finite")
-    if not (isinstance(label, str) and label):
-        raise ValueError(f"segment [{start}, {end}] has the label {label!r}: expected a name")
-    return start, end, label
-
-
-def _read_csv(path: Path) -> dict[str, _Entry]:
-    entries: dict[str, _Entry] = {}
-    for line, row in read_table(path, ("video", "start", "end", "label")):
-        try:
-            entry = entries.setdefault(check_video_id(strip_video_suffix(row["video"])), _Entry())
-            _add_row(entry, row)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {line}: {error}") from error
-    return entries
-
-
-def _add_row(entry: _Entry, row: Mapping[str, str]) -> None:
-    subset = row.get("subset") or entry.subset
-    if entry.subset not in (None, subset):
-        raise ValueError(f"the video is in the subset {subset!r} here and in {entry.subset!r} before")
-    entry.subset = subset
-    if not (row["start"] or row["end"] or row["label"]):
-        return  # a video in which nothing happens
-    if not row["label"]:
-        raise ValueError("the label is empty")
-    entry.segments.append((parse_time(row["start"]), parse_time(row["end"]), row["label"]))
-
-
 def _repair_duration(duration: float | None, blemishes: Counter[str]) -> float | None:
-    if duration is None or (math.isfinite(duration) and duration > 0):
+    if duration is None or _is_duration(duration):
         return duration
     blemishes["durations that are no positive number (ignored)"] += 1
     return None
 
 
+def _is_duration(seconds: float) -> bool:
+    return math.isfinite(seconds) and seconds > 0
+
+
+def _drop_ambiguous(segments: Iterable[RawSegment], blemishes: Counter[str]) -> Iterator[RawSegment]:
+    for segment in segments:
+        if segment[2] == AMBIGUOUS:
+            blemishes["segments labelled Ambiguous (dropped)"] += 1
+        else:
+            yield segment
+
+
 def _repair(
-    segments: Iterable[tuple[float, float, str]], duration: float | None, blemishes: Counter[str], as_written: bool
+    segments: Iterable[RawSegment], duration: float | None, blemishes: Counter[str], as_written: bool
 ) -> Iterator[Segment]:
     seen = set()
     for start, end, label in segments:
@@ -236,11 +225,13 @@ def _repair(
         seen.add(segment)
 
 
-def _subsets(entries: Mapping[str, _Entry], blemishes: Counter[str]) -> dict[str, str]:
+def _subsets(entries: Mapping[str, Entry], blemishes: Counter[str]) -> dict[str, str]:
     """The subset of each video: as given, or by hash if the whole file gives none."""
     if all(entry.subset is None for entry in entries.values()):
         blemishes[NO_SUBSET.format("videos")] = len(entries)
         return split_by_hash(entries)
     subsets = {video_id: entry.subset or "" for video_id, entry in entries.items()}
-    blemishes["videos of unknown subset (kept)"] = sum(subset not in KNOWN_SUBSETS for subset in subsets.values())
+    blemishes["videos of unknown subset (kept)"] = sum(
+        subset.casefold() not in KNOWN_SUBSETS for subset in subsets.values()
+    )
     return subsets

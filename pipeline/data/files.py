@@ -132,6 +132,20 @@ def write_json(path: Path, data: object) -> None:
         partial.unlink(missing_ok=True)
 
 
+# --- Text -------------------------------------------------------------------------------------------------------------
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file with their numbers, stripped, without the empty ones. ValueError if it is not UTF-8."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error})") from error
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
+        if line.strip():
+            yield number, line.strip()
+
+
 # --- csv --------------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,56 @@
+"""Charades-STA: moments of Charades' videos, each described by a sentence, which here is the segment's label.
+
+    charades_sta_train.txt     AO8RW 0.0 6.9##a person is putting a book on a shelf.      times in seconds
+    Charades_v1_train.csv      Charades' own table; its columns `id` and `length` (seconds) give the durations
+
+The same for `test`. Layouts: the readme files of TALL (Gao et al., ICCV 2017, jiyanggao/TALL) and of Charades.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pipeline.data.entries import Entry, read_moments
+from pipeline.data.files import read_table
+
+_TEXT = re.compile(r"charades_sta_(train|test)\.txt", re.IGNORECASE)
+_TABLE = "Charades_v1_*.csv"
+
+
+def find_charades_sta(folder: Path) -> list[Path]:
+    """The text files in a folder, not below it."""
+    return sorted(file for file in folder.glob("*.txt") if _TEXT.fullmatch(file.name))
+
+
+def read_charades_sta(files: Sequence[Path]) -> dict[str, Entry]:
+    """The videos of some text files; durations come from the csv files beside them or one folder below.
+
+    Raises:
+        ValueError: A malformed line; names the file and the line.
+    """
+    entries: dict[str, Entry] = {}
+    for file in files:
+        match = _TEXT.fullmatch(file.name)
+        for video_id, segment in read_moments(file):
+            entry = entries.setdefault(video_id, Entry(subset=match and match[1].lower()))
+            entry.segments.append(segment)
+    folder = files[0].parent
+    durations = _read_durations([*folder.glob(_TABLE), *folder.glob(f"*/{_TABLE}")])
+    for video_id, entry in entries.items():
+        entry.duration = durations.get(video_id)
+    return entries
+
+
+def _read_durations(tables: Iterable[Path]) -> dict[str, float]:
+    durations = {}
+    for table in tables:
+        for line, row in read_table(table, ("id", "length")):
+            try:
+                durations[row["id"]] = float(row["length"])
+            except ValueError as error:
+                raise ValueError(
+                    f"{table}, line {line}: the length {row['length']!r} is no number of seconds"
+                ) from error
+    return durations
