@@ -58,6 +58,8 @@ class ExtractConfig:
     """Which library decodes."""
     time_limit: float = 60.0
     """Seconds without a new frame after which a video counts as failed."""
+    flow_cache: Path | None = None
+    """Folder in which optical flow is kept, so that the next extraction finds it; it may be deleted at any time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,6 +324,16 @@ class ImportFeaturesConfig:
     max_mismatch: float = 0.1
     """Refuse a video whose rows end further from its own end than this share of its duration and one row. ActivityNet's
     own features stay below but for 2 of 19,228 videos; 25 taken for 30 frames a second makes 0.17."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeFeaturesConfig:
+    """Feature stores of the same videos to one with the channels of all, such as RGB and flow."""
+
+    stores: tuple[Path, ...]
+    """The feature stores, in the order of their channels."""
+    out: Path
+    """Feature store to write."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ The way of a video, in places that work at the same time::
          │
     decoding thread    asks it for each frame once, puts snippets     _Decoding
          │             together; is a few batches ahead, also into
-         │             the next videos
+         │             the next videos; for networks that see flow,
+         │             has it computed by threads of its own          pipeline.data.flow
        queue (bounded)
          │
     main thread        fills batches across videos,                   iterate_features
@@ -18,7 +19,7 @@ Batches always have the same size, the last one padded, so that a video's featur
 extracted beside it. Memory holds one snippet's span of frames, the queue, the batches under way, and the features of
 the videos under way.
 
-Shapes: B batch, T snippets of a video, C channels, L frames of a snippet, H W pixels.
+Shapes: B batch, T snippets of a video, C channels, L frames (or flows) of a snippet, H W pixels.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Full, Queue
@@ -39,11 +41,12 @@ from numpy.typing import NDArray
 from encoders import Encoder
 from encoders.inference import Precision, prepare_for_inference
 from pipeline.data.decoder_process import DecoderProcess
-from pipeline.data.snippets import Sampling, SnippetAssembler, Timeline, sample_snippets
-from pipeline.data.video import Decoder, VideoError
+from pipeline.data.flow import FlowReader
+from pipeline.data.snippets import Sampling, SnippetAssembler, Timeline, sample_flow, sample_snippets
+from pipeline.data.video import Decoder, VideoError, VideoInfo
 
 Device = Literal["auto", "cpu", "cuda"]
-Frame = NDArray[np.uint8]  # (H, W, 3)
+Frame = NDArray[np.uint8]  # (H, W, 3), or (H, W, 2) for flow
 OnFrames = Callable[[str, int, int], None]
 
 
@@ -82,6 +85,7 @@ def iterate_features(
     precision: Precision = "auto",
     decoder: Decoder = "auto",
     time_limit: float = 60.0,
+    flow_cache: Path | None = None,
     on_frames: OnFrames | None = None,
 ) -> Iterator[VideoFeatures | Failure]:
     """Features of each video, or why there are none, in the order of `videos`.
@@ -92,11 +96,12 @@ def iterate_features(
         sampling: its snippets must be such as the encoder was built for.
         batch_size: snippets encoded at a time; frames, where the encoder sees one frame at a time.
         device: None: the CPU.
-        precision, decoder, time_limit: as in `ExtractConfig`.
+        precision, decoder, time_limit, flow_cache: as in `ExtractConfig`.
         on_frames: called with a video's id, how many of its frames are encoded, and how many there are to encode.
 
     Raises:
-        ValueError: `batch_size` or `time_limit` is not above zero, or the device lacks the precision.
+        ValueError: `batch_size` or `time_limit` is not above zero, the device lacks the precision, or the encoder wants
+            flow and OpenCV is not there.
     """
     if batch_size < 1 or time_limit <= 0:
         raise ValueError(f"batch_size is {batch_size} and time_limit {time_limit}; both must be above zero")
@@ -105,7 +110,7 @@ def iterate_features(
     passes: deque[_Pass] = deque()
     with (
         EncoderPool(encoder, batch_size, device or torch.device("cpu"), precision) as pool,
-        _Decoding(videos, encoder, sampling, decoder, time_limit, ahead=2 * batch_size) as events,
+        _Decoding(videos, encoder, sampling, decoder, time_limit, flow_cache, ahead=2 * batch_size) as events,
     ):
         for event in events:
             if isinstance(event, _Item):
@@ -242,8 +247,7 @@ class EncoderPool:
 
     @torch.inference_mode()
     def _encode(self, items: list[list[Frame]]) -> NDArray[np.float32]:
-        size = self._encoder.size
-        pixels_BLHWC = np.zeros((self.items_per_pass, len(items[0]), size, size, 3), np.uint8)
+        pixels_BLHWC = np.zeros((self.items_per_pass, len(items[0]), *items[0][0].shape), np.uint8)
         for slot_LHWC, frames in zip(pixels_BLHWC, items, strict=False):
             np.stack(frames, out=slot_LHWC)
         clips_BCLHW = torch.from_numpy(pixels_BLHWC).to(self._device).permute(0, 4, 1, 2, 3)
@@ -269,11 +273,13 @@ class _Decoding:
         sampling: Sampling,
         decoder: Decoder,
         time_limit: float,
+        flow_cache: Path | None,
         ahead: int,
     ) -> None:
         self._videos = videos
         self._encoder = encoder
         self._sampling = sampling
+        self._flow = FlowReader(torch.get_num_threads(), flow_cache) if encoder.modality == "flow" else None
         self._process = DecoderProcess(time_limit=time_limit, decoder=decoder)
         self._queue: Queue[_Event | BaseException | _End] = Queue(maxsize=ahead)
         self._stop = Event()
@@ -303,7 +309,7 @@ class _Decoding:
 
     def _run(self) -> None:
         try:
-            with self._process:
+            with self._process, self._flow or nullcontext():
                 for video_id, path in self._videos.items():
                     for event in self._decode(video_id, path):
                         if not self._put(event):
@@ -325,18 +331,30 @@ class _Decoding:
     def _decode(self, video_id: str, path: Path) -> Iterator[_Event]:
         try:
             info = self._process.probe(path)
-            indices_TL, timeline = sample_snippets(info.timestamps, info.duration, self._sampling)
+            indices_TL, timeline, frames = self._sample(info)
             video = _Video(video_id, indices_TL, timeline, info.duration, self._encoder.frame_wise)
             yield video
-            yield from self._items(video, path, indices_TL)
+            yield from self._items(video, indices_TL, frames)
         except (VideoError, OSError) as error:
             yield Failure(video_id, str(error))
 
-    def _items(self, video: _Video, path: Path, indices_TL: NDArray[np.int64]) -> Iterator[_Item]:
-        assembler = SnippetAssembler[Frame](indices_TL)
+    def _sample(self, info: VideoInfo) -> tuple[NDArray[np.int64], Timeline, Iterator[Frame]]:
+        """What makes the snippets, by index, (T, L); the rows' timeline; and the frames, or flows, that occur."""
         resize, crop = self._encoder.resize, self._encoder.size
-        chunks = self._process.frames(path, assembler.frames, resize=resize, crop=crop)
-        frames = (frame_HWC for chunk_nHWC in chunks for frame_HWC in chunk_nHWC)
+        if self._flow is None:
+            indices_TL, timeline = sample_snippets(info.timestamps, info.duration, self._sampling)
+            return indices_TL, timeline, self._frames(info.path, indices_TL, resize=resize, crop=crop)
+        pairs_P2, indices_TL, timeline = sample_flow(info.timestamps, info.duration, self._sampling)
+        frames = self._frames(info.path, pairs_P2, resize=resize, crop=None)
+        return indices_TL, timeline, self._flow.pictures(info.path, pairs_P2, frames, resize=resize, crop=crop)
+
+    def _frames(self, path: Path, indices: NDArray[np.int64], *, resize: int, crop: int | None) -> Iterator[Frame]:
+        """The frames that occur in `indices`, each once, in order."""
+        for chunk_nHWC in self._process.frames(path, np.unique(indices), resize=resize, crop=crop):
+            yield from chunk_nHWC
+
+    def _items(self, video: _Video, indices_TL: NDArray[np.int64], frames: Iterator[Frame]) -> Iterator[_Item]:
+        assembler = SnippetAssembler[Frame](indices_TL)
         for frames_so_far, frame_HWC in enumerate(frames, start=1):
             items = [[frame_HWC]] if self._encoder.frame_wise else assembler.push(frame_HWC)
             for item in items:

@@ -61,6 +61,7 @@ def run(config: ExtractConfig) -> int:
                 precision=precision,
                 decoder=config.decoder,
                 time_limit=config.time_limit,
+                flow_cache=config.flow_cache,
                 on_frames=progress.on_frames,
             )
             failures = _add_all(store, progress.track(results))

@@ -1,6 +1,7 @@
 """The arithmetic between seconds, ticks, frames and rows."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipeline.data.snippets import (
     Sampling,
     SnippetAssembler,
     Timeline,
+    sample_flow,
     sample_snippets,
     timeline_of_shares,
     timeline_of_windows,
@@ -253,3 +255,41 @@ def test_assembler_holds_no_more_than_one_snippet_spans() -> None:
         held.append(len(assembler._window))
     assert max(held) <= 16
     assert held[-1] == 0
+
+
+@given(videos(), samplings())
+def test_a_flow_is_from_the_frame_of_its_tick_to_that_of_the_next(video: Video, sampling: Sampling) -> None:
+    pairs_P2, indices_TL, timeline = sample_flow(*video, sampling)
+    frames_TL, expected_timeline = sample_snippets(*video, sampling)
+    assert timeline == expected_timeline
+    assert len(np.unique(pairs_P2, axis=0)) == len(pairs_P2) == indices_TL.max() + 1
+    assert (np.diff(indices_TL, axis=0) >= 0).all()
+    assert (np.diff(indices_TL, axis=1) >= 0).all()
+    from_TL, to_TL = np.moveaxis(pairs_P2[indices_TL], 2, 0)
+    np.testing.assert_array_equal(from_TL, frames_TL)
+    # Dense flows follow each other: where one ends, the next one begins.
+    dense_P2, dense_TL, _ = sample_flow(*video, replace(sampling, frame_stride=1))
+    np.testing.assert_array_equal(dense_P2[dense_TL][:, :-1, 1], dense_P2[dense_TL][:, 1:, 0])
+    assert to_TL.max() < len(video[0])
+
+
+def test_the_drawing_of_flows() -> None:
+    pairs_P2, indices_TL, _ = sample_flow(*constant_rate(4), Sampling(num_frames=3, frame_stride=1, step=2))
+    assert pairs_P2[indices_TL].tolist() == [[[0, 1], [1, 2], [2, 3]], [[2, 3], [3, 3], [3, 3]]]
+
+
+def test_flows_go_to_the_next_tick_whatever_the_stride_of_frames() -> None:
+    pairs_P2, indices_TL, _ = sample_flow(*constant_rate(8), Sampling(num_frames=2, frame_stride=4, step=8))
+    assert pairs_P2[indices_TL].tolist() == [[[1, 2], [5, 6]]]
+
+
+def test_before_the_video_the_picture_stands_still() -> None:
+    pairs_P2, indices_TL, _ = sample_flow(*constant_rate(4), Sampling(num_frames=6, frame_stride=1, num_snippets=1))
+    assert pairs_P2[indices_TL].tolist() == [[[0, 0], [0, 1], [1, 2], [2, 3], [3, 3], [3, 3]]]
+
+
+def test_a_frame_that_two_ticks_show_has_a_flow_that_rests_and_one_that_goes_on() -> None:
+    """Two frames of half a second, on a clock of four ticks a second."""
+    sampling = Sampling(num_frames=4, frame_stride=1, step=4, fps=4.0)
+    pairs_P2, indices_TL, _ = sample_flow(*constant_rate(2, fps=2.0), sampling)
+    assert pairs_P2[indices_TL].tolist() == [[[0, 0], [0, 1], [1, 1], [1, 1]]]

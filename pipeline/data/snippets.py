@@ -17,7 +17,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,17 +168,67 @@ def sample_snippets(
         snippet 0    f | x f x f x       |        centre 2: frames 0 (for tick -1), 1, 3
         snippet 1      |       f x f x f | x      centre 6: frames 3, 5, 7
     """
+    clock = _clock(timestamps, duration, sampling)
+    ticks_TL, timeline = _lay_out(clock, duration, sampling)
+    return clock.frames_on_screen(ticks_TL), timeline
+
+
+def sample_flow(
+    timestamps: NDArray[np.float64], duration: float, sampling: Sampling
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Timeline]:
+    """Lay snippets of L optical flows over a video: where `sample_snippets` takes a frame, the flow from it.
+
+    A flow is a pair of frames: the one that is on screen at a tick, and the one at the next tick. Before and behind the
+    video the picture stands still: there the pair is one frame twice. For L = 3, frame_stride = 1, step = 2 and a video
+    of 4 ticks::
+
+        tick        0    1    2    3  | 4
+        snippet 0   0→1  1→2  2→3     |
+        snippet 1             2→3  3→3| 3→3
+
+    Returns:
+        The P pairs that occur, each once, in order, shape (P, 2); indices of pairs, shape (T, L), non-decreasing along
+        both axes; and the rows' timeline.
+
+    Raises:
+        ValueError: as in `sample_snippets`.
+    """
+    clock = _clock(timestamps, duration, sampling)
+    ticks_TL, timeline = _lay_out(clock, duration, sampling)
+    pairs_N2 = clock.frames_on_screen(ticks_TL.reshape(-1, 1) + np.arange(2))
+    pairs_P2, indices_N = np.unique(pairs_N2, axis=0, return_inverse=True)
+    return pairs_P2, indices_N.reshape(ticks_TL.shape).astype(np.int64), timeline
+
+
+class _Clock(NamedTuple):
+    """The virtual clock of a video: how many ticks it has, and how many pass in a second."""
+
+    timestamps: NDArray[np.float64]
+    num_ticks: int
+    rate: float
+
+    def frames_on_screen(self, ticks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Index of the frame shown in the middle of each tick, any shape; outside the video its first or last one."""
+        seconds = (np.clip(ticks, 0, self.num_ticks - 1) + 0.5) / self.rate
+        return np.maximum(np.searchsorted(self.timestamps, seconds, side="right") - 1, 0).astype(np.int64)
+
+
+def _clock(timestamps: NDArray[np.float64], duration: float, sampling: Sampling) -> _Clock:
     if len(timestamps) == 0 or not duration > timestamps[-1]:
         raise ValueError(f"a video needs frames and a duration behind them, got {len(timestamps)} and {duration} s")
-    num_ticks = len(timestamps) if sampling.fps is None else max(1, round(duration * sampling.fps))
-    rate = len(timestamps) / duration if sampling.fps is None else sampling.fps
+    if sampling.fps is None:
+        return _Clock(timestamps, len(timestamps), len(timestamps) / duration)
+    return _Clock(timestamps, max(1, round(duration * sampling.fps)), sampling.fps)
+
+
+def _lay_out(clock: _Clock, duration: float, sampling: Sampling) -> tuple[NDArray[np.int64], Timeline]:
+    """The tick of each frame of each snippet, (T, L), some of them outside the video; and the rows' timeline."""
     if sampling.num_snippets is None:
-        starts_T, timeline = _starts_by_step(num_ticks, rate, sampling)
+        starts_T, timeline = _starts_by_step(clock.num_ticks, clock.rate, sampling)
     else:
-        starts_T, timeline = _starts_by_number(num_ticks, rate, duration, sampling)
+        starts_T, timeline = _starts_by_number(clock.num_ticks, clock.rate, duration, sampling)
     offsets_L = np.arange(sampling.num_frames) * sampling.frame_stride + (sampling.frame_stride - 1) // 2
-    ticks_TL = np.clip(starts_T[:, None] + offsets_L, 0, num_ticks - 1)
-    return _frames_on_screen(timestamps, (ticks_TL + 0.5) / rate), timeline
+    return starts_T[:, None] + offsets_L, timeline
 
 
 def _starts_by_step(num_ticks: int, rate: float, sampling: Sampling) -> tuple[NDArray[np.int64], Timeline]:
@@ -198,11 +248,6 @@ def _starts_by_number(
     starts_T = ((2 * np.arange(T, dtype=np.int64) + 1) * num_ticks - T * sampling.span + T) // (2 * T)
     stride, length = duration / T, sampling.span / rate
     return starts_T, Timeline(offset=(stride - length) / 2, stride=stride, length=length)
-
-
-def _frames_on_screen(timestamps: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Index of the frame shown at each of `seconds`, any shape."""
-    return np.maximum(np.searchsorted(timestamps, seconds, side="right") - 1, 0).astype(np.int64)
 
 
 class SnippetAssembler(Generic[Item]):
