@@ -35,6 +35,7 @@ COMMANDS = {
     "evaluate": Command(options.EvaluateConfig, "pipeline.evaluate"),
     "describe": Command(options.DescribeConfig, "pipeline.describe", positional="path"),
     "import-features": Command(options.ImportFeaturesConfig, "pipeline.import_features"),
+    "merge-features": Command(options.MergeFeaturesConfig, "pipeline.merge_features", positional="stores"),
 }
 
 

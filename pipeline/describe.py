@@ -81,9 +81,10 @@ def describe_store(store: FeatureStore) -> Iterator[Line]:
         yield "seconds a row", _spread([video.timeline.stride for video in videos], " s")
         yield "video duration", _spread([video.duration for video in videos], " s")
     yield "stored as", store.header.dtype
-    yield "encoder", "made elsewhere" if store.header.encoder is None else _settings(store.header.encoder)
-    yield "weights", store.header.weights or "unknown"
-    yield "sampling", "unknown" if store.header.sampling is None else _settings(store.header.sampling)
+    for part in store.header.parts:
+        yield "encoder", "made elsewhere" if part.encoder is None else _settings(part.encoder)
+        yield "weights", part.weights or "unknown"
+        yield "sampling", "unknown" if part.sampling is None else _settings(part.sampling)
     yield from _blemishes(_feature_faults(store))
 
 

@@ -25,7 +25,7 @@ from heads import HEADS
 from heads.nms import soft_nms
 from pipeline.config import PostConfig
 from pipeline.data.detections import Detection
-from pipeline.data.features import ENCODER_WEIGHTS, StoreHeader
+from pipeline.data.features import StoreHeader
 from pipeline.data.files import write_json
 from pipeline.data.snippets import Timeline
 from pipeline.run_folder import read_run_json
@@ -67,19 +67,19 @@ class LocalizeRun:
     row_step: int = 1
 
     @property
-    def encoder_weights(self) -> Path:
-        """The encoder's weights inside of the run; `header` says how to build the encoder.
+    def encoder_weights(self) -> list[Path]:
+        """The weights of each encoder inside of the run; the parts of `header` say how to build them.
 
         Raises:
             ValueError: the run was trained on features that were made elsewhere.
         """
-        path = self.path / ENCODER_WEIGHTS
-        if self.header.encoder is None or not path.is_file():
+        paths = [self.path / name for name in self.header.encoder_files]
+        if not all(map(Path.is_file, paths)) or any(part.encoder is None for part in self.header.parts):
             raise ValueError(
                 f"{self.path} was trained on imported features, so it has no encoder and cannot start from videos. "
                 "Make the features with `pipeline extract` and run `pipeline localize` on them"
             )
-        return path
+        return paths
 
 
 class FeatureRows(NamedTuple):
@@ -129,7 +129,7 @@ def load_run(path: Path) -> LocalizeRun:
             tuple(described["labels"]),
             described["rescale"],
             PostConfig(**described["post"]),
-            StoreHeader(**header),
+            StoreHeader.from_dict(header),
             described["row_step"],
         )
     except (KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:

@@ -1,7 +1,8 @@
 """`pipeline localize`: a feature store and segments to a trained head, detections and metrics.
 
     RUN/head.safetensors, head.json        the head of the epoch with the lowest validation loss, and how to use it
-    RUN/encoder.safetensors, encoder.json  what made the features, so that `pipeline predict` can start from videos
+    RUN/encoder.safetensors, encoder.json  what made the features, so that `pipeline predict` can start from videos;
+                                           of merged features, encoder_1.safetensors and so on
     RUN/detections.json, metrics.json      what the head finds in the validation subset, and how good that is
 
 beside what every run folder holds (`pipeline.run_folder`).
@@ -26,7 +27,7 @@ from pipeline import evaluate
 from pipeline.config import EvaluateConfig, LocalizeConfig
 from pipeline.data.annotations import Annotations, Video, format_blemishes, read_annotations
 from pipeline.data.detections import write_detections
-from pipeline.data.features import ENCODER_WEIGHTS, FeatureStore
+from pipeline.data.features import FeatureStore
 from pipeline.data.files import match_ids
 from pipeline.detector import PROPOSAL, FeatureRows, LocalizeRun, detect_all, save_run
 from pipeline.encoding import resolve_device
@@ -53,7 +54,7 @@ def run(config: LocalizeConfig) -> int:
     localizer = _build(config, data)
     _train(config, data, localizer)
     save_run(localizer)
-    _copy_encoder(config, data)
+    _copy_encoders(config, data)
     _detect(config, data, localizer)
     scored = EvaluateConfig(
         ground_truth=config.annotations,
@@ -269,12 +270,13 @@ def _losses(head: Any, batch: WindowBatch) -> dict[str, Tensor]:
     return losses
 
 
-def _copy_encoder(config: LocalizeConfig, data: LocalizeData) -> None:
-    weights = data.store.path / ENCODER_WEIGHTS
-    if weights.exists():
-        shutil.copyfile(weights, config.out / ENCODER_WEIGHTS)
-    else:
+def _copy_encoders(config: LocalizeConfig, data: LocalizeData) -> None:
+    weights = [data.store.path / name for name in data.store.header.encoder_files]
+    if not all(path.exists() for path in weights):
         print(f"note: {data.store.path} has no encoder, so {config.out} cannot predict from videos", file=sys.stderr)
+        return
+    for path in weights:
+        shutil.copyfile(path, config.out / path.name)
 
 
 # --- Detections -------------------------------------------------------------------------------------------------------

@@ -23,8 +23,10 @@ from encoders.inference import computes_in_bfloat16
 from encoders.weights import fingerprint
 from pipeline.config import PredictConfig
 from pipeline.data.detections import Detection, write_detections
+from pipeline.data.features import StoreHeader
 from pipeline.data.files import check_video_id, walk_videos
 from pipeline.data.snippets import Sampling
+from pipeline.data.streams import join_streams
 from pipeline.detector import LocalizeRun, detect, load_run
 from pipeline.encoding import Failure, OnFrames, VideoFeatures, iterate_features, resolve_device
 from pipeline.extract import ExtractionProgress, report_failures
@@ -58,13 +60,13 @@ def run(config: PredictConfig) -> int:
     console = Console(stderr=True, soft_wrap=True)
     videos = collect_videos(config.video)
     trained = load_run(config.run)
-    encoder = load_encoder(trained)
+    encoders = load_encoders(trained)
     trained.head.to(resolve_device(config.device))
     config.out.parent.mkdir(parents=True, exist_ok=True)
     predictions: list[Prediction] = []
     failures: list[Failure] = []
     with ExtractionProgress(videos, console) as progress:
-        for video in progress.track(extract_features(videos, trained, encoder, config, progress.on_frames)):
+        for video in progress.track(extract_features(videos, trained, encoders, config, progress.on_frames)):
             result = video if isinstance(video, Failure) else detect_in(video, videos[video.video_id], trained)
             if isinstance(result, Failure):
                 failures.append(result)
@@ -99,18 +101,21 @@ def collect_videos(paths: Iterable[Path]) -> dict[str, Path]:
     return videos
 
 
-def load_encoder(run: LocalizeRun) -> Encoder:
-    """The encoder that made the features on which the run was trained.
+def load_encoders(run: LocalizeRun) -> list[Encoder]:
+    """The encoders that made the features on which the run was trained: one, or one for each stream.
 
     Raises:
         ValueError: the run has none, or other weights than those.
     """
-    weights = run.encoder_weights
-    assert run.header.encoder is not None, "a run with weights says what they belong to"
-    encoder = build_encoder(**run.header.encoder, weights=weights)
-    if (found := fingerprint(encoder)) != run.header.weights:
+    return [_load_encoder(part, weights) for part, weights in zip(run.header.parts, run.encoder_weights, strict=True)]
+
+
+def _load_encoder(header: StoreHeader, weights: Path) -> Encoder:
+    assert header.encoder is not None, "a run with weights says what they belong to"
+    encoder = build_encoder(**header.encoder, weights=weights)
+    if (found := fingerprint(encoder)) != header.weights:
         raise ValueError(
-            f"{weights} holds other weights ({found}) than the head was trained with ({run.header.weights}); "
+            f"{weights} holds other weights ({found}) than the head was trained with ({header.weights}); "
             "copy the run folder again, or repeat `pipeline localize`"
         )
     return encoder
@@ -122,18 +127,35 @@ def load_encoder(run: LocalizeRun) -> Encoder:
 def extract_features(
     videos: Mapping[str, Path],
     run: LocalizeRun,
-    encoder: Encoder,
+    encoders: Sequence[Encoder],
     config: PredictConfig,
-    on_frames: OnFrames | None = None,
+    on_frames: OnFrames = lambda *_: None,
 ) -> Iterator[VideoFeatures | Failure]:
-    """Features of each video, made as the run's own were."""
-    assert run.header.sampling is not None, "a run with an encoder says how snippets were taken"
+    """Features of each video, made as the run's own were: by each encoder, then side by side."""
+    parts = run.header.parts
+    streams = [
+        _extract_stream(videos, part, encoder, config, _share_of(on_frames, number, len(parts)))
+        for number, (part, encoder) in enumerate(zip(parts, encoders, strict=True))
+    ]
+    for results in zip(*streams, strict=True):
+        yield results[0] if len(results) == 1 else _side_by_side(results, parts, videos)
+
+
+def _share_of(on_frames: OnFrames, number: int, count: int) -> OnFrames:
+    """Progress of one of `count` encoders as progress of the whole."""
+    return lambda video_id, so_far, of: on_frames(video_id, number * of + so_far, count * of)
+
+
+def _extract_stream(
+    videos: Mapping[str, Path], header: StoreHeader, encoder: Encoder, config: PredictConfig, on_frames: OnFrames
+) -> Iterator[VideoFeatures | Failure]:
+    assert header.sampling is not None, "a run with an encoder says how snippets were taken"
     device = resolve_device(config.device)
-    in_bfloat16 = run.header.precision == "bfloat16" and computes_in_bfloat16(device)
+    in_bfloat16 = header.precision == "bfloat16" and computes_in_bfloat16(device)
     return iterate_features(
         videos,
         encoder,
-        Sampling(**run.header.sampling),
+        Sampling(**header.sampling),
         batch_size=config.batch_size,
         device=device,
         precision="bfloat16" if in_bfloat16 else "float32",
@@ -141,6 +163,23 @@ def extract_features(
         time_limit=config.time_limit,
         on_frames=on_frames,
     )
+
+
+def _side_by_side(
+    results: Sequence[VideoFeatures | Failure], parts: Sequence[StoreHeader], videos: Mapping[str, Path]
+) -> VideoFeatures | Failure:
+    """What the encoders gave for one video as one, with the rounding of the stores that were merged."""
+    streams = []
+    for result in results:
+        if isinstance(result, Failure):
+            return result
+        streams.append(result)
+    stored = [stream.features_TC.astype(part.dtype) for stream, part in zip(streams, parts, strict=True)]
+    try:
+        features_TC, timeline = join_streams(stored, [stream.timeline for stream in streams])
+    except ValueError as error:
+        return Failure(streams[0].video_id, f"{videos[streams[0].video_id]}: {error}")
+    return replace(streams[0], features_TC=features_TC, timeline=timeline)
 
 
 def detect_in(video: VideoFeatures, path: Path, run: LocalizeRun) -> Prediction | Failure:

@@ -19,6 +19,7 @@ FIXED_FORMS = {
     "evaluate": "--ground-truth GT.json --predictions D.json --subset validation --task proposal --json O.json",
     "describe": "GT.json",
     "import-features": "--features DIR --out STORE --annotations GT.json",
+    "merge-features": "STORE_A STORE_B --out STORE",
 }
 
 

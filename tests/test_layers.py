@@ -15,7 +15,7 @@ import synth
 FLOORS = (
     ("cli",),
     ("demo", "predict"),
-    ("pretrain", "extract", "localize", "import_features", "describe"),
+    ("pretrain", "extract", "localize", "import_features", "merge_features", "describe"),
     ("detector",),
     (
         "clip_batches",

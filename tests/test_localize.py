@@ -111,7 +111,7 @@ def test_the_run_folder_holds_what_is_promised(finished: LocalizeConfig) -> None
         "config.yaml", "log.jsonl", "best.ckpt", "last.ckpt", "head.safetensors", "head.json",
         "encoder.safetensors", "encoder.json", "detections.json", "metrics.json",
     }  # fmt: skip
-    assert load_run(finished.out).encoder_weights.read_bytes() == b"weights of an encoder"
+    assert [path.read_bytes() for path in load_run(finished.out).encoder_weights] == [b"weights of an encoder"]
     assert load_run(finished.out).header == FROM_VIDEOS
 
 

@@ -44,6 +44,8 @@ class StoreHeader:
         sampling: how snippets were taken from the videos, or what else places the rows in time.
         precision: of the arithmetic that the encoder ran in.
         dtype: type of the stored numbers.
+        streams: of a store that `pipeline merge-features` wrote, the headers of the stores whose channels stand side by
+            side in it, in this order; it then has no encoder, weights, sampling and precision of its own.
     """
 
     encoder: dict[str, Any] | None = None
@@ -51,10 +53,30 @@ class StoreHeader:
     sampling: dict[str, Any] | None = None
     precision: str | None = None
     dtype: str = "float32"
+    streams: tuple[StoreHeader, ...] = ()
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float16"):
             raise ValueError(f"features are stored as float32 or float16, not {self.dtype}")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> StoreHeader:
+        """Inverse of `dataclasses.asdict`, also by way of JSON; an unknown key is a `TypeError`."""
+        streams = tuple(cls.from_dict(stream) for stream in values.get("streams", ()))
+        return cls(**{**values, "streams": streams})
+
+    @property
+    def parts(self) -> tuple[StoreHeader, ...]:
+        """The header of each encoder's features: the streams, or this one itself."""
+        return self.streams or (self,)
+
+    @property
+    def encoder_files(self) -> tuple[str, ...]:
+        """What the files with the encoders' weights are called, in a store and in a run folder, one for each part."""
+        if not self.streams:
+            return (ENCODER_WEIGHTS,)
+        stem, _, suffix = ENCODER_WEIGHTS.rpartition(".")
+        return tuple(f"{stem}_{number}.{suffix}" for number in range(1, 1 + len(self.streams)))
 
     def differences(self, other: StoreHeader) -> list[str]:
         """What differs, ``key: mine, not theirs`` for each key."""
@@ -69,7 +91,8 @@ class StoreHeader:
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+        branch = dict(enumerate(value, start=1)) if isinstance(value, tuple) else value
+        flat.update(_flat(branch, f"{prefix}{key}.") if isinstance(branch, dict) else {f"{prefix}{key}": branch})
     return flat
 
 
@@ -287,7 +310,7 @@ def _header_from_json(line: str) -> StoreHeader:
     values = json.loads(line)
     if values.pop("format") != _FORMAT:
         raise ValueError(f"this version reads format {_FORMAT}")
-    return StoreHeader(**values)
+    return StoreHeader.from_dict(values)
 
 
 def _write_manifest(path: Path, header: StoreHeader, videos: Iterable[StoredVideo]) -> None:
