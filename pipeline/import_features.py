@@ -99,9 +99,13 @@ def _clocks(config: ImportFeaturesConfig, features: ForeignFeatures, console: Co
     if not matches:
         raise ValueError(_no_match(config, features, next(iter(videos))))
     strangers = [video_id for video_id in features.places if video_id not in set(matches.values())]
-    _warn(console, "annotated videos without features", [video_id for video_id in videos if video_id not in matches])
-    _warn(console, f"features of videos that {config.annotations} does not name, left out", strangers)
-    _warn(console, f"names that do not fit --pattern {config.pattern or '{video}'}, left out", features.ignored)
+    _tell(
+        console,
+        "warning: annotated videos without features",
+        [video_id for video_id in videos if video_id not in matches],
+    )
+    _tell(console, f"features of videos that {config.annotations} does not name, left out", strangers)
+    _tell(console, f"names that do not fit --pattern {config.pattern or '{video}'}, left out", features.ignored)
     infos = {} if config.video_info is None else read_video_info(config.video_info)
     info_ids = match_ids(matches.values(), infos)
     unknown = VideoInfo(None, None, None)
@@ -124,9 +128,9 @@ def _no_match(config: ImportFeaturesConfig, features: ForeignFeatures, wanted: s
     return f"{message}. If the id is part of the name, give --pattern, such as '{{video}}_rgb'"
 
 
-def _warn(console: Console, what: str, names: list[str]) -> None:
+def _tell(console: Console, what: str, names: list[str]) -> None:
     if names:
-        console.print(f"warning: {what}: {len(names)}, such as {names[0]}", markup=False, highlight=False)
+        console.print(f"{what}: {len(names)}, such as {names[0]}", markup=False, highlight=False)
 
 
 # --- How the arrays lie -----------------------------------------------------------------------------------------------

@@ -80,7 +80,14 @@ def test_what_squeezing_makes_of_few_or_many_sizes(shape: tuple[int, ...], squee
     assert squeeze(np.zeros(shape)).shape == squeezed
 
 
-@pytest.mark.parametrize("shape", [(5,), (5, 4), (5, 3, 2), ()])
+def test_one_vector_a_video_is_refused() -> None:
+    """Such as the global features that TSP computes besides."""
+    for layout in (None, Layout("tc", "", 512)):
+        with pytest.raises(ValueError, match=r"\(512,\): one vector"):
+            to_rows(np.zeros(512), layout)
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (5, 3, 2), ()])
 def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"expected \(T, 3\) as most have$"):
         to_rows(np.zeros(shape), Layout("tc", "", 3))

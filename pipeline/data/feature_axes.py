@@ -92,6 +92,10 @@ def to_rows(array: NDArray[np.floating], layout: Layout | None) -> NDArray[np.fl
         ValueError: it does not have two axes besides those of size 1 (as all, if the layout is None), or other channels
             than most.
     """
+    if array.ndim == 1:
+        raise ValueError(
+            f"shape {array.shape}: one vector, in which nothing can be localized; expected a row a snippet"
+        )
     if layout is None:
         raise ValueError(f"shape {array.shape}, expected (T, C) or (C, T)")
     squeezed = squeeze(array)
