@@ -15,14 +15,15 @@ import synth
 FLOORS = (
     ("cli",),
     ("demo", "predict"),
-    ("pretrain", "extract", "localize", "import_features", "merge_features", "describe"),
-    ("detector",),
+    ("pretrain", "extract", "localize", "import_features", "merge_features", "analyze", "describe"),
+    ("detector", "figures", "linear_evaluation"),
     (
         "clip_batches",
         "encoding",
         "evaluate",
         "report",
         "run_folder",
+        "self_similarity",
         "subtitles",
         "training",
         "video_scores",
