@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from pipeline.config import ImportFeaturesConfig
-from pipeline.data.annotations import read_annotations
+from pipeline.data.annotations import Video, read_annotations
 from pipeline.data.feature_axes import Layout, Sample, decide_layout, squeeze, to_rows
 from pipeline.data.features import FeatureStore, StoreHeader
 from pipeline.data.files import match_ids
@@ -110,14 +110,15 @@ def _clocks(config: ImportFeaturesConfig, features: ForeignFeatures, console: Co
     info_ids = match_ids(matches.values(), infos)
     unknown = VideoInfo(None, None, None)
     return {
-        file_id: _clock(videos[video_id].duration, infos.get(info_ids.get(file_id, ""), unknown), config.fps)
+        file_id: _clock(videos[video_id], infos.get(info_ids.get(file_id, ""), unknown), config.fps)
         for video_id, file_id in matches.items()
     }
 
 
-def _clock(duration: float | None, info: VideoInfo, fps: float | None) -> _Clock:
-    duration = info.duration if duration is None else duration
-    return _Clock(duration, info.feature_duration or duration, info.fps if fps is None else fps)
+def _clock(video: Video, info: VideoInfo, fps: float | None) -> _Clock:
+    duration = info.duration if video.duration is None else video.duration
+    feature_duration = info.feature_duration or video.feature_duration or duration
+    return _Clock(duration, feature_duration, info.fps if fps is None else fps)
 
 
 def _no_match(config: ImportFeaturesConfig, features: ForeignFeatures, wanted: str) -> str:

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from annotation_files import write_bsn
 from foreign_files import MANY_ARRAYS, ONE_ARRAY, WITH_CODE, Code, cut_short
 
 from pipeline.config import ImportFeaturesConfig
+from pipeline.data.annotations import Video
 from pipeline.data.features import FeatureStore
 from pipeline.data.snippets import Timeline
 from pipeline.import_features import run
@@ -95,6 +97,15 @@ def test_rescaled_activitynet_features_share_the_seconds_they_were_made_from(tmp
     info.write_text("video,numFrame,seconds,fps,rfps,subset,featureFrame\nv_a,418,14.0,30.0,29.857,training,400\n")
     assert run(config(tmp_path, {"a": 14.0}, axes="tc", video_info=info)) == 0
     assert FeatureStore.open(tmp_path / "store").videos["v_a"].timeline.end(100) == pytest.approx(400 / 418 * 14)
+
+
+def test_activitynets_annotations_of_bsn_say_those_seconds_themselves(tmp_path: Path) -> None:
+    write_features(tmp_path / "npy", v_a=np.zeros((100, 4)))
+    annotations = write_bsn(tmp_path, [Video("v_a", 30.0, "training", ())])
+    assert run(config(tmp_path, {}, axes="tc", annotations=annotations)) == 0
+    stored = FeatureStore.open(tmp_path / "store").videos["v_a"]
+    assert stored.timeline.end(100) == pytest.approx(736 / 750 * 30)
+    assert stored.duration == 30.0
 
 
 def test_rows_that_end_far_from_the_video_are_refused_with_the_numbers(

@@ -45,7 +45,7 @@ def _parse_entry(fields: Any) -> Entry:
     duration, corrected = fields.get("duration", fields.get("duration_second")), fields.get("corrected_second")
     return Entry(
         duration=None if duration is None else float(duration),
-        corrected_duration=None if corrected is None else float(corrected),
+        feature_duration=None if corrected is None else float(corrected),
         subset=str(fields.get("subset") or "") or None,
         segments=[_parse_segment(annotation) for annotation in fields.get("annotations") or []],
     )

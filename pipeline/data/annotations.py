@@ -57,19 +57,19 @@ class Video:
         duration: seconds, None where the file does not say it.
         subset: as the file calls it; empty where it does not say it.
         segments: the actions, in the order of the file.
-        corrected_duration: seconds from the start that published features stand for, where that is known and is not
-            simply all of the video (`bsn`).
+        feature_duration: seconds from the video's start that published features stand for, where that is not the
+            duration (`bsn`).
     """
 
     id: str
     duration: float | None
     subset: str
     segments: tuple[Segment, ...]
-    corrected_duration: float | None = None
+    feature_duration: float | None = None
 
     def __post_init__(self) -> None:
         check_video_id(self.id)
-        for duration in (self.duration, self.corrected_duration):
+        for duration in (self.duration, self.feature_duration):
             if duration is not None and not _is_duration(duration):
                 raise ValueError(f"video {self.id!r} has a duration of {duration} s: expected a positive number")
 
@@ -133,8 +133,8 @@ def read_annotations(
         duration = _repair_duration(entry.duration, blemishes)
         chosen = entry.segments if ambiguous == "keep" else _drop_ambiguous(entry.segments, blemishes)
         segments = tuple(_repair(chosen, duration, blemishes, as_written))
-        corrected = _repair_duration(entry.corrected_duration, blemishes)
-        videos[video_id] = Video(video_id, duration, subsets[video_id], segments, corrected)
+        feature_duration = _repair_duration(entry.feature_duration, blemishes)
+        videos[video_id] = Video(video_id, duration, subsets[video_id], segments, feature_duration)
         # Test sets are published without their segments: nothing to tell.
         is_test = subsets[video_id].casefold().startswith("test")
         blemishes["videos without segments (kept)"] += not segments and not is_test
@@ -151,7 +151,7 @@ def write_annotations(path: Path, videos: Iterable[Video]) -> None:
     """Write ActivityNet JSON; `read_annotations` gives the same videos back. The file appears whole or not at all."""
     database = {}
     for video in videos:
-        seconds = {"duration": video.duration, "corrected_second": video.corrected_duration}
+        seconds = {"duration": video.duration, "corrected_second": video.feature_duration}
         known = {name: value for name, value in seconds.items() if value is not None}
         segments = [{"segment": [segment.start, segment.end], "label": segment.label} for segment in video.segments]
         database[video.id] = {**known, "subset": video.subset, "annotations": segments}

@@ -18,6 +18,7 @@ from typing import Any
 from pipeline.data.activitynet import parse_videos
 from pipeline.data.entries import Entry
 from pipeline.data.files import read_table, table_columns
+from pipeline.data.video_info import info_of
 
 
 def is_bsn(data: Any) -> bool:
@@ -37,18 +38,8 @@ def read_bsn(path: Path, data: Mapping[str, Any]) -> dict[str, Entry]:
     subsets = _read_subsets(path)
     for video_id, entry in entries.items():
         entry.subset = subsets.get(video_id)
-        try:
-            entry.corrected_duration = _corrected_second(data[video_id], entry.duration)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}, video {video_id!r}: its numbers of frames are no numbers ({error})") from error
+        entry.feature_duration = info_of(data[video_id]).feature_duration
     return entries
-
-
-def _corrected_second(fields: Mapping[str, Any], duration: float | None) -> float | None:
-    frames, covered = fields.get("duration_frame"), fields.get("feature_frame")
-    if duration is None or not frames or not covered:
-        return None
-    return float(covered) / float(frames) * duration
 
 
 def _read_subsets(path: Path) -> dict[str, str]:

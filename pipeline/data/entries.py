@@ -17,7 +17,7 @@ class Entry:
     """A video as its file has it. None is what the file does not say."""
 
     duration: float | None = None  # seconds
-    corrected_duration: float | None = None  # seconds, see `annotations.Video`
+    feature_duration: float | None = None  # seconds, see `annotations.Video`
     subset: str | None = None
     segments: list[RawSegment] = field(default_factory=list)
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from pipeline.data.entries import Entry, RawSegment, make_segment, read_moments
 from pipeline.data.files import check_video_id, parse_time, read_table
+from pipeline.data.video_info import read_video_info
 
 SUBSETS = {"val": "validation", "test": "test"}
 META = {"validation_set.mat": "validation_videos", "test_set_meta.mat": "test_videos"}
@@ -89,20 +90,14 @@ def _read_segments(file: Path, match: re.Match[str]) -> Iterator[tuple[str, RawS
             raise ValueError(f"{file}, line {line}: {error}") from error
 
 
-def _read_durations(files: Iterable[Path]) -> dict[str, float]:
+def _read_durations(files: Iterable[Path]) -> dict[str, float | None]:
     """Seconds of each video that a meta file names."""
-    durations: dict[str, float] = {}
+    durations: dict[str, float | None] = {}
     for file in files:
-        try:
-            if file.name in META:
-                durations |= _durations_of_mat(file)
-            elif _INFO.fullmatch(file.name):
-                rows = [row for _, row in read_table(file, ("video", "fps", "count"))]
-                durations |= {row["video"]: float(row["count"]) / float(row["fps"]) for row in rows}
-        except (ArithmeticError, ValueError) as error:
-            raise ValueError(
-                f"{file}: no durations can be read from it ({error}); unpack it again, or remove it to go without"
-            ) from error
+        if file.name in META:
+            durations |= _durations_of_mat(file)
+        elif _INFO.fullmatch(file.name):
+            durations |= {video_id: info.duration for video_id, info in read_video_info(file).items()}
     return durations
 
 
@@ -110,9 +105,14 @@ def _durations_of_mat(file: Path) -> dict[str, float]:
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise ValueError("that takes scipy: pip install 'tal-pipeline[thumos14]'") from error
+        raise ValueError(
+            f"{file} is read by scipy: pip install 'tal-pipeline[thumos14]', or remove the file to go without durations"
+        ) from error
     try:
         videos = np.atleast_1d(loadmat(file, variable_names=META[file.name], squeeze_me=True)[META[file.name]])
         return {str(video["video_name"]): float(video["video_duration_seconds"]) for video in videos}
     except Exception as error:  # a damaged file makes scipy raise nearly anything
-        raise ValueError(f"{type(error).__name__}: {error}") from error
+        raise ValueError(
+            f"{file}: no durations can be read from it ({type(error).__name__}: {error}); unpack it again, or remove "
+            "it to go without"
+        ) from error

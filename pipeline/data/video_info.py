@@ -3,7 +3,8 @@
 Column and key names differ from place to place; capitals, `_` and `-` do not count. Read are those of ActivityNet's
 `video_info_new.csv` and `anet_anno_action.json` as BSN, BMN and G-TAD use them (`numFrame`, `seconds`, `rfps`,
 `featureFrame`; `duration_second`, `duration_frame`, `feature_frame`), of TSP's csv (`filename`, `video-duration`,
-`video-frames`), of the ActivityNet-style JSON with `fps` that ActionFormer uses, and the plain ones.
+`video-frames`), of AFSD's csv for THUMOS14 (`fps`, `count`), of the ActivityNet-style JSON with `fps` that ActionFormer
+uses, and the plain ones.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pipeline.data.files import read_json, read_table, strip_video_suffix
 _VIDEO = ("video", "videoid", "videoname", "filename", "name", "id")
 _FPS = ("rfps", "fps", "framerate")  # rfps: ActivityNet's frames / seconds, where its fps is rounded
 _DURATION = ("duration", "durationsecond", "videoduration", "seconds")
-_FRAMES = ("frames", "numframe", "numframes", "nframes", "durationframe", "videoframes")
+_FRAMES = ("frames", "numframe", "numframes", "nframes", "durationframe", "videoframes", "count")
 _FEATURE_FRAMES = ("featureframe", "featureframes")
 
 
@@ -83,6 +84,11 @@ def _video_in(fields: Mapping[str, Any], path: Path) -> str:
     if name is None:
         raise ValueError(f"{path}: no column that names the video among {', '.join(fields)}; call it video")
     return strip_video_suffix(str(name))
+
+
+def info_of(fields: Mapping[str, Any]) -> VideoInfo:
+    """What the fields of one video say."""
+    return _parse(_plain(fields))
 
 
 def _parse(fields: Mapping[str, Any]) -> VideoInfo:
