@@ -165,6 +165,8 @@ def _read_json(path: Path, video_ids: Iterable[str]) -> tuple[tuple[str, ...], d
     results, labels = (data.get("results"), data.get("class")) if isinstance(data, dict) else (None, None)
     if not (isinstance(results, dict) and isinstance(labels, list) and all(isinstance(name, str) for name in labels)):
         raise ValueError(f'{path}: expected {{"results": {{VIDEO_ID: [scores]}}, "class": [names]}}')
+    if not labels:
+        raise ValueError(f'{path}: its "class" names no class')
     by_video = {}
     for video_id, id_in_file in match_ids(video_ids, results).items():
         try:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -14,8 +14,8 @@ from pipeline.config import PostConfig
 from pipeline.data.detections import Detection
 from pipeline.data.features import StoreHeader
 from pipeline.data.snippets import Timeline
-from pipeline.detector import FeatureRows, LocalizeRun, detect, detect_all
-from pipeline.windows import cut_windows, window_features
+from pipeline.detector import PROPOSAL, FeatureRows, LocalizeRun, detect, detect_all
+from pipeline.windows import Window, cut_windows, window_features
 
 LABELS = ("jump", "spin", "wave")
 ROWS = 8
@@ -60,15 +60,23 @@ def detect_slowly(run: LocalizeRun, video: FeatureRows) -> list[Detection]:
     """Soft-NMS within each class over the cells of all windows, then the best of all classes."""
     found: dict[str, list[Detection]] = {label: [] for label in LABELS}
     for window in cut_windows(video.duration, run.post.window):
-        features = window_features(video.features, video.timeline, window, num_rows=ROWS, rescale="linear")
-        with torch.no_grad():
-            proposals = run.head.decode(run.head(torch.from_numpy(features)[None]))  # type: ignore[operator]
-        for (start, end), scores in zip(proposals.segments[0].tolist(), proposals.scores[0].tolist(), strict=True):
-            start, end = window.to_seconds(np.array([start, end]), ROWS).tolist()
-            for label, score in zip(LABELS, scores, strict=True):
-                found[label].append(Detection(start, end, label, score))
+        for label, cells in cells_of(run, video, window).items():
+            found[label] += cells
     kept = [detection for cells in found.values() for detection in suppress_slowly(cells, run.post, video.duration)]
     return sorted(kept, key=lambda detection: -detection.score)[: run.post.max_detections]
+
+
+def cells_of(run: LocalizeRun, video: FeatureRows, window: Window) -> dict[str, list[Detection]]:
+    """All cells of a window by class."""
+    found: dict[str, list[Detection]] = {label: [] for label in LABELS}
+    features = window_features(video.features, video.timeline, window, num_rows=ROWS, rescale="linear")
+    with torch.no_grad():
+        proposals = run.head.decode(run.head(torch.from_numpy(features)[None]))  # type: ignore[operator]
+    for (start, end), scores in zip(proposals.segments[0].tolist(), proposals.scores[0].tolist(), strict=True):
+        start, end = window.to_seconds(np.array([start, end]), ROWS).tolist()
+        for label, score in zip(LABELS, scores, strict=True):
+            found[label].append(Detection(start, end, label, score))
+    return found
 
 
 def suppress_slowly(cells: list[Detection], post: PostConfig, duration: float) -> list[Detection]:
@@ -100,6 +108,70 @@ def test_detections_equal_the_slow_form(changes: dict[str, Any], duration: float
     found = [(d.label, d.start, d.end, d.score) for d in detect(run, *video)]
     assert found == as_rows(expected)
     assert len(found) > 1
+
+
+@pytest.mark.parametrize("nms", ["gaussian", "none"])
+def test_suppression_within_each_window_comes_before_that_over_the_video(nms: Literal["gaussian", "none"]) -> None:
+    run, video = make_run(replace(POST, nms=nms, max_per_window=4)), make_video(100.0, seed=1)
+    kept: list[Detection] = []
+    for window in cut_windows(100.0, 30.0):
+        by_label = cells_of(run, video, window)
+        within = [cell for cells in by_label.values() for cell in suppress_slowly(cells, run.post, 100.0)]
+        kept += sorted(within, key=lambda detection: -detection.score)[:4]
+    over_all: list[Detection] = []
+    for label in LABELS:
+        over_all += suppress_slowly([cell for cell in kept if cell.label == label], run.post, 100.0)
+    expected = sorted(over_all, key=lambda detection: -detection.score)[: run.post.max_detections]
+    assert [(d.label, d.start, d.end, d.score) for d in detect(run, *video)] == as_rows(expected)
+
+
+def test_without_classes_a_segment_has_the_sum_of_its_scores() -> None:
+    run, video = make_run(replace(POST, nms="none", max_detections=999)), make_video(12.0, seed=1)
+    [found] = detect_all(run, [video], classes=False)
+    sums: dict[tuple[float, float], float] = {}
+    for cells in cells_of(run, video, Window(0.0, 12.0)).values():
+        for cell in cells:
+            sums[cell.start, cell.end] = sums.get((cell.start, cell.end), 0.0) + cell.score
+    expected = sorted(((score, *segment) for segment, score in sums.items() if score > 0), reverse=True)
+    assert {d.label for d in found} == {PROPOSAL}
+    np.testing.assert_allclose([(d.score, d.start, d.end) for d in found], expected, atol=1e-6)
+
+
+class Stretches(RandomHead):
+    """Finds rows 1–3 and 5–8 of each window; its first feature tells how sure."""
+
+    def forward(self, feats_BCT: Tensor) -> Tensor:
+        return feats_BCT
+
+    def decode(self, output: Tensor) -> Proposals:
+        segments_12 = torch.tensor([[[1.0, 3.0], [5.0, 8.0]]])
+        scores_B2 = output[:, :1, 0] + torch.tensor([[0.5, 0.25]])
+        return Proposals(segments_12.expand(len(output), -1, -1), scores_B2[..., None])
+
+
+def test_rows_as_they_are_keep_their_place_in_time() -> None:
+    """Every second row of 25, each a second long: 13 rows in windows of 8 from rows 0, 4 and 5."""
+    run = replace(make_run(replace(POST, nms="none")), head=Stretches(), rescale="none", row_step=2)
+    features = np.repeat(np.arange(25, dtype=np.float32)[:, None], 2, axis=1)
+    found = detect(run, features, Timeline(0, 1, 1), 25.0)
+    # Row r of them is second 2r + 0.5, and stands for 2r - 0.5 to 2r + 1.5.
+    expected = [
+        (10.5, [2 * (5 + 1) - 0.5, 2 * (5 + 3) - 0.5]),
+        (10.25, [2 * (5 + 5) - 0.5, 25.0]),  # row 12 ends at 25.5 s, the video before
+        (8.5, [2 * (4 + 1) - 0.5, 2 * (4 + 3) - 0.5]),
+        (8.25, [2 * (4 + 5) - 0.5, 2 * (4 + 8) - 0.5]),
+        (0.5, [1.5, 5.5]),
+        (0.25, [9.5, 15.5]),
+    ]
+    assert [(d.score, [d.start, d.end]) for d in found] == [
+        (pytest.approx(score), pytest.approx(segment)) for score, segment in expected
+    ]
+
+
+def test_nothing_is_found_behind_the_end_of_a_short_video() -> None:
+    run = replace(make_run(replace(POST, nms="none")), head=Stretches(), rescale="none")
+    found = detect(run, np.zeros((2, 2), np.float32), Timeline(0, 1, 1), 2.0)
+    assert [(d.start, d.end, d.score) for d in found] == [(1.0, 2.0, 0.5)]
 
 
 def test_several_videos_at_once_equal_one_after_the_other() -> None:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from pipeline import localize
-from pipeline.config import EvaluateConfig, GTADConfig, LocalizeConfig, TrainingConfig
+from pipeline.config import EvaluateConfig, GTADConfig, LocalizeConfig, PostConfig, TrainingConfig
 from pipeline.data.annotations import AMBIGUOUS, Segment, Video, write_annotations
 from pipeline.data.detections import read_detections
 from pipeline.data.features import ENCODER_WEIGHTS, FeatureStore, StoreHeader
@@ -80,6 +81,11 @@ def config(tmp_path: Path) -> LocalizeConfig:
     write_annotations(config.annotations, make_videos())
     write_store(config.features, make_videos())
     return config
+
+
+def notes_of(config: LocalizeConfig, capsys: pytest.CaptureFixture[str]) -> str:
+    assert localize.run(config) == 0
+    return capsys.readouterr().err
 
 
 def metrics_of(config: LocalizeConfig) -> dict[str, Any]:
@@ -182,17 +188,126 @@ def test_bins_and_windows(config: LocalizeConfig) -> None:
     assert max(ends) > 12
 
 
+# --- THUMOS14's protocol: rows as they are, segments without classes, others' scores of the videos --------------------
+
+
+@pytest.fixture(scope="module")
+def thumos(tmp_path_factory: pytest.TempPathFactory) -> LocalizeConfig:
+    """A finished run of G-TAD's THUMOS14 variant, small."""
+    folder = tmp_path_factory.mktemp("thumos")
+    names = {"validation": "video_test_{:07}", "training": "video_validation_{:07}"}
+    videos = [
+        replace(video, id=names[video.subset].format(number), segments=tuple(map(renamed, video.segments)))
+        for number, video in enumerate(make_videos(24, 6), start=1)
+    ]
+    write_annotations(folder / "annotations.json", videos)
+    with FeatureStore.create_or_resume(folder / "store", StoreHeader()) as store:
+        for video in videos:
+            features_TC = np.repeat(make_features_of(video), 2, axis=0)  # of which every second row is used
+            store.add(video.id, features_TC, Timeline(0, ROW.stride / 2, ROW.length / 2), DURATION)
+    scores = np.full((40, 101), 0.01, np.float32)
+    for number, video in enumerate(videos, start=1):
+        for segment in video.segments:
+            scores[number - 1, {"LongJump": 51, "Billiards": 12}[segment.label] - 1] = 0.9
+    np.save(folder / "uNet_test.npy", scores)
+    config = LocalizeConfig(
+        features=folder / "store",
+        annotations=folder / "annotations.json",
+        out=folder / "run",
+        rescale="none",
+        row_step=2,
+        classes=False,
+        video_scores=folder / "uNet_test.npy",
+        gtad=GTADConfig(
+            num_snippets=24, max_duration=12, hidden=64, inner_bins=8, context_bins=8, map_kernel=3, peaks=False,
+            longest_proposal=11, reg_weight=1.0, cls_weight=10.0, cls_pseudocount=10,
+        ),
+        post=PostConfig(sigma=0.46, max_per_window=50, max_detections=50),
+        training=TrainingConfig(
+            epochs=6, batch_size=4, lr=2e-3, lr_steps=(), clip_grad_norm=1.0, keep="last", device="cpu", num_workers=0
+        ),
+        tiou=(0.3, 0.5),
+    )  # fmt: skip
+    assert localize.run(config) == 0
+    return config
+
+
+def renamed(segment: Segment) -> Segment:
+    return replace(segment, label={"jump": "LongJump", "spin": "Billiards"}[segment.label])
+
+
+def make_features_of(video: Video) -> NDArray[np.float32]:
+    labels = {"LongJump": "jump", "Billiards": "spin"}
+    return make_features(replace(video, segments=tuple(replace(s, label=labels[s.label]) for s in video.segments)))
+
+
+def test_the_thumos14_protocol(thumos: LocalizeConfig) -> None:
+    assert metrics_of(thumos)["map"][1] > 40
+    for detections in read_detections(thumos.out / "detections.json").values():
+        by_label = Counter(d.label for d in detections)
+        assert len(by_label) == 2
+        assert max(by_label.values()) <= 50
+        assert all(0 <= d.start < d.end <= DURATION and d.end - d.start <= 11 * ROW.stride + 1e-6 for d in detections)
+
+
+def test_the_last_epoch_is_kept_if_asked_for(thumos: LocalizeConfig) -> None:
+    assert not (thumos.out / "best.ckpt").exists()
+    last = torch.load(thumos.out / "last.ckpt", weights_only=True)
+    for name, weight in load_file(thumos.out / "head.safetensors").items():
+        assert torch.equal(weight, last["state_dict"][f"model.{name}"])
+
+
+def test_a_run_without_classes_finds_segments_when_loaded_again(thumos: LocalizeConfig) -> None:
+    run = load_run(thumos.out)
+    assert (run.rescale, run.row_step, run.labels) == ("none", 2, ("action",))
+    store = FeatureStore.open(thumos.features)
+    for video_id, detections in read_detections(thumos.out / "detections.json").items():
+        again = detect(run, store.load(video_id), store.videos[video_id].timeline, DURATION)
+        assert {d.label for d in again} == {"action"}
+        assert {(round(d.start, 3), round(d.end, 3)) for d in detections} <= {
+            (round(d.start, 3), round(d.end, 3)) for d in again
+        }
+
+
+def test_classes_of_video_scores_replace_those_of_the_head(
+    config: LocalizeConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = {"results": {"video6": [0.0, 0.5, 0.2]}, "class": ["jump", "spin", "wave"]}
+    path = config.annotations.with_name("scores.json")
+    path.write_text(json.dumps(scores))
+    notes = notes_of(replace(config, video_scores=path, fusion="top1-share"), capsys)
+    assert "1 videos have no scores in" in notes
+    assert "nothing is detected in them (video7)" in notes
+    found = read_detections(config.out / "detections.json")
+    assert found["video7"] == []
+    assert {d.label for d in found["video6"]} == {"spin"}
+    assert load_run(config.out).labels == LABELS  # what `predict` finds are still the head's own
+
+
+def test_video_scores_that_are_of_no_use_are_told_before_training(
+    config: LocalizeConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = config.annotations.with_name("scores.json")
+    path.write_text(json.dumps({"results": {"video6": [0.5], "video7": [0.5]}, "class": ["Jump"]}))
+    with pytest.raises(ValueError, match=r"scores\.json: none of its classes \(Jump\) is annotated \(jump, spin are\)"):
+        localize.run(replace(config, video_scores=path))
+    with pytest.raises(ValueError, match=r"classes is false.*give --video-scores"):
+        localize.run(replace(config, classes=False))
+    path.write_text(json.dumps({"results": {"video6": [0.5], "video7": [0.5]}, "class": ["jump"]}))
+    assert "1 classes are not in" in notes_of(replace(config, video_scores=path), capsys)
+
+
+def test_a_row_step_below_one() -> None:
+    with pytest.raises(ValueError, match="row_step is 0; it must be at least 1"):
+        LocalizeConfig(features=Path("a"), annotations=Path("b"), out=Path("c"), row_step=0)
+
+
 def test_train_and_validation_subset_may_be_the_same(config: LocalizeConfig) -> None:
     assert localize.run(replace(config, val_subset="training")) == 0
     assert set(read_detections(config.out / "detections.json")) == {f"video{n}" for n in range(6)}
 
 
 # --- Odd input that is gone on with, and told -------------------------------------------------------------------------
-
-
-def notes_of(config: LocalizeConfig, capsys: pytest.CaptureFixture[str]) -> str:
-    assert localize.run(config) == 0
-    return capsys.readouterr().err
 
 
 def test_videos_without_features_count_as_missed(config: LocalizeConfig, capsys: pytest.CaptureFixture[str]) -> None:
