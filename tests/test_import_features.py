@@ -13,6 +13,7 @@ from pipeline.config import ImportFeaturesConfig
 from pipeline.data.annotations import Video
 from pipeline.data.features import FeatureStore
 from pipeline.data.snippets import Timeline
+from pipeline.flags import parse
 from pipeline.import_features import run
 
 
@@ -106,6 +107,33 @@ def test_activitynets_annotations_of_bsn_say_those_seconds_themselves(tmp_path: 
     stored = FeatureStore.open(tmp_path / "store").videos["v_a"]
     assert stored.timeline.end(100) == pytest.approx(736 / 750 * 30)
     assert stored.duration == 30.0
+
+
+@pytest.mark.parametrize(
+    ("name", "second_row"),
+    [
+        ("activitynet/import-features_tsn", 1.5 * 16 / 30),
+        ("activitynet/import-features_tsn_100", 1.5 * 20 / 40),
+        ("activitynet/import-features_i3d", (16 + 8) / 25),
+        ("activitynet/import-features_tsp", (16 + 8) / 15),
+        ("thumos14/import-features_i3d", (4 + 8) / 30),
+        ("thumos14/import-features_tsp", (16 + 8) / 15),
+        ("gtea/import-features", 1.5 / 15),
+    ],
+)
+def test_the_packaged_configs_place_rows_as_published(tmp_path: Path, name: str, second_row: float) -> None:
+    """The middle of the second row of a video of 20 s at 30 frames a second; systems differ in rates and strides."""
+    info = tmp_path / "info.csv"
+    info.write_text("video,fps,duration\na,30,20\n")
+    annotations = write_annotations(tmp_path / "gt.json", {"a": 20.0})
+    features, out = tmp_path / "all.npz", tmp_path / "store"
+    paths = [f"--features={features}", f"--annotations={annotations}", f"--out={out}", f"--video-info={info}"]
+    options = parse("import-features", ImportFeaturesConfig, [*paths, "--config", name, "--axes", "tc"])
+    num_rows = 40 if options.stride_frames is None else round(20 * (options.fps or 30) / options.stride_frames)
+    array_name = (options.pattern or "{video}").replace("{video}", "a")
+    MANY_ARRAYS[".npz"](features, {array_name: np.zeros((num_rows, 3), np.float32)})
+    assert run(options) == 0
+    assert FeatureStore.open(out).videos["a"].timeline.centers(2)[1] == pytest.approx(second_row)
 
 
 def test_rows_that_end_far_from_the_video_are_refused_with_the_numbers(
