@@ -98,12 +98,10 @@ def _clocks(config: ImportFeaturesConfig, features: ForeignFeatures, console: Co
     matches = match_ids(videos, features.places)
     if not matches:
         raise ValueError(_no_match(config, features, next(iter(videos))))
-    strangers = [video_id for video_id in features.places if video_id not in set(matches.values())]
-    _tell(
-        console,
-        "warning: annotated videos without features",
-        [video_id for video_id in videos if video_id not in matches],
-    )
+    matched = set(matches.values())
+    strangers = [file_id for file_id in features.places if file_id not in matched]
+    lonely = [video_id for video_id in videos if video_id not in matches]
+    _tell(console, "warning: annotated videos without features", lonely)
     _tell(console, f"features of videos that {config.annotations} does not name, left out", strangers)
     _tell(console, f"names that do not fit --pattern {config.pattern or '{video}'}, left out", features.ignored)
     infos = {} if config.video_info is None else read_video_info(config.video_info)

@@ -149,8 +149,8 @@ class FeatureStore:
             raise FileNotFoundError(f"{path}: no such feature store; `pipeline extract` makes one")
         if not (path / MANIFEST).is_file():
             raise ValueError(
-                f"{path}: no {MANIFEST}, so this is no feature store; `pipeline import-features` makes one of a folder "
-                "of .npy files, `pipeline extract` of videos"
+                f"{path}: no {MANIFEST}, so this is no feature store; `pipeline import-features` makes one of others' "
+                "features, `pipeline extract` of videos"
             )
         header, videos = _read_manifest(path / MANIFEST)
         return cls(path, header, videos, lock=None)
