@@ -215,11 +215,11 @@ class LocalizeConfig:
     """Use every n-th row of the features (G-TAD on THUMOS14's features of every frame: 5)."""
     classes: bool = True
     """The head scores each class in each segment. `--classes=false`: segments alone, as in the papers; their classes
-    come from `video_scores`."""
+    come from `video_scores`, and `predict` calls all of them `action`."""
     video_scores: Path | None = None
     """Others' classification of whole videos, which gives the detections of this run their classes, in place of the
     head's own: UntrimmedNet's .npy for THUMOS14, or a JSON {"results": {VIDEO_ID: [scores]}, "class": [names]} as
-    CUHK's for ActivityNet. `predict` knows the head's own classes alone."""
+    CUHK's for ActivityNet. `predict` has the head's own classes alone."""
     fusion: Literal["top2", "top1-share"] = "top2"
     """How: each segment once for each of the video's two best classes, its score times theirs (ActivityNet, THUMOS14);
     or for the best one, times its share in the sum of the two (HACS)."""

@@ -112,12 +112,13 @@ def test_detections_equal_the_slow_form(changes: dict[str, Any], duration: float
 
 @pytest.mark.parametrize("nms", ["gaussian", "none"])
 def test_suppression_within_each_window_comes_before_that_over_the_video(nms: Literal["gaussian", "none"]) -> None:
-    run, video = make_run(replace(POST, nms=nms, max_per_window=4)), make_video(100.0, seed=1)
+    post = replace(POST, nms=nms, max_per_window=10, max_detections=50)
+    run, video = make_run(post), make_video(100.0, seed=1)
     kept: list[Detection] = []
     for window in cut_windows(100.0, 30.0):
         by_label = cells_of(run, video, window)
         within = [cell for cells in by_label.values() for cell in suppress_slowly(cells, run.post, 100.0)]
-        kept += sorted(within, key=lambda detection: -detection.score)[:4]
+        kept += sorted(within, key=lambda detection: -detection.score)[:10]
     over_all: list[Detection] = []
     for label in LABELS:
         over_all += suppress_slowly([cell for cell in kept if cell.label == label], run.post, 100.0)
@@ -172,6 +173,16 @@ def test_nothing_is_found_behind_the_end_of_a_short_video() -> None:
     run = replace(make_run(replace(POST, nms="none")), head=Stretches(), rescale="none")
     found = detect(run, np.zeros((2, 2), np.float32), Timeline(0, 1, 1), 2.0)
     assert [(d.start, d.end, d.score) for d in found] == [(1.0, 2.0, 0.5)]
+
+
+def test_segments_that_reach_far_behind_a_short_video_do_not_suppress_other_classes() -> None:
+    class ToTheEnd(Stretches):
+        def decode(self, output: Tensor) -> Proposals:
+            return Proposals(torch.tensor([[[1.0, 8.0]]]), torch.full((1, 1, 3), 0.5))
+
+    run = replace(make_run(replace(POST, sigma=1e-3)), head=ToTheEnd(), rescale="none")
+    found = detect(run, np.zeros((2, 2), np.float32), Timeline(0, 1, 1), 2.0)
+    assert [(d.start, d.end, d.label, d.score) for d in found] == [(1.0, 2.0, label, 0.5) for label in LABELS]
 
 
 def test_several_videos_at_once_equal_one_after_the_other() -> None:
