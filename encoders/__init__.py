@@ -7,9 +7,15 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torchvision.models import video
 
-from encoders.base import Encoder
+from encoders.base import IMAGENET_MEAN, IMAGENET_STD, Encoder
+from encoders.bninception import BNInceptionFlow, BNInceptionTSN
 from encoders.efficientnet import EfficientNetTSN
+from encoders.i3d import I3D
+from encoders.pytorchvideo_zoo import PytorchvideoZoo
+from encoders.r2plus1d import R2Plus1D, R2Plus1D34
+from encoders.torchvision_video import TorchvisionVideo
 from encoders.tsm import ResNetTSM, tsm_tiny
 from encoders.tsn import TSN
 from encoders.weights import load_weights
@@ -24,6 +30,51 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
     "tsm_r34": partial(ResNetTSM, depth="r34"),
     "tsm_r50": partial(ResNetTSM, depth="r50"),
     "tsm_tiny": tsm_tiny,
+    "tsn_bninception": BNInceptionTSN,
+    "tsn_bninception_flow": BNInceptionFlow,
+    "i3d": I3D,
+    "i3d_flow": partial(I3D, modality="flow"),
+    "i3d_r50": partial(PytorchvideoZoo, family="resnet", num_frames=8, frame_stride=8),
+    "slow_r50": partial(PytorchvideoZoo, family="resnet", num_frames=8, frame_stride=8),
+    "x3d_m": partial(PytorchvideoZoo, family="x3d", num_frames=16, frame_stride=5),
+    "r2plus1d_18": partial(R2Plus1D, builder=video.r2plus1d_18),
+    "r2plus1d_34": R2Plus1D34,
+    "s3d": partial(
+        TorchvisionVideo,
+        builder=video.s3d,
+        classifier="classifier",
+        channels=1024,
+        num_frames=128,
+        size=224,
+        fps=15.0,
+        least_frames=14,
+        least_size=224,
+    ),
+    "swin3d_t": partial(
+        TorchvisionVideo,
+        builder=video.swin3d_t,
+        classifier="head",
+        channels=768,
+        num_frames=32,
+        size=224,
+        fps=15.0,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+    ),
+    "mvit_v2_s": partial(
+        TorchvisionVideo,
+        builder=video.mvit_v2_s,
+        classifier="head",
+        channels=768,
+        num_frames=16,
+        size=224,
+        fps=7.5,
+        mean=(0.45,) * 3,
+        std=(0.225,) * 3,
+        least_frames=16,
+        least_size=224,
+        fixed=True,
+    ),
 }
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor, nn
-from torchvision.models import get_model_weights, resnet18, resnet34, resnet50
+from torchvision.models import resnet18, resnet34, resnet50
 from torchvision.models.resnet import BasicBlock, ResNet
 
 RESNETS = {"r18": resnet18, "r34": resnet34, "r50": resnet50}
@@ -17,30 +15,6 @@ def resnet_without_classifier(depth: str) -> ResNet:
     network: ResNet = RESNETS[depth](weights=None)
     network.fc = nn.Identity()
     return network
-
-
-def torchvision_state(depth: str, name: str | None) -> Mapping[str, Tensor]:
-    """The state dict of the torchvision weights called `name` (such as IMAGENET1K_V1; None: torchvision's default).
-
-    Downloads them unless they are in torch's cache.
-
-    Raises:
-        ValueError: torchvision has none of that name, or the download fails.
-    """
-    choices = get_model_weights(RESNETS[depth])
-    if name is not None and name not in choices.__members__:
-        raise ValueError(
-            f"weights {name!r}: no such file or folder, and torchvision's {RESNETS[depth].__name__} has only "
-            f"{', '.join(weights.name for weights in choices)}"
-        )
-    weights = choices[name or "DEFAULT"]
-    try:
-        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:  # no connection; a file with another checksum
-        raise ValueError(
-            f"could not download {weights.url} ({error}): give --weights PATH of that file, or --weights random"
-        ) from error
-    return state
 
 
 class TinyResNet(nn.Module):

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from encoders.base import FrameEncoder
-from encoders.resnet import RESNET_CHANNELS, TinyResNet, resnet_without_classifier, torchvision_state
+from encoders.downloads import torchvision_state
+from encoders.resnet import RESNET_CHANNELS, RESNETS, TinyResNet, resnet_without_classifier
 
 SHIFTED_SHARE = 8  # 1/8 of the channels moves each way
 
@@ -127,7 +128,7 @@ class ResNetTSM(TSM):
         self.depth = depth
 
     def registered_state(self, name: str | None) -> Mapping[str, Tensor]:
-        return torchvision_state(self.depth, name)
+        return torchvision_state(RESNETS[self.depth], name)
 
 
 def tsm_tiny(name: str, *, num_frames: int = 8, frame_stride: int = 2, size: int = 64) -> TSM:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from encoders.base import FrameEncoder
-from encoders.resnet import RESNET_CHANNELS, resnet_without_classifier, torchvision_state
+from encoders.downloads import torchvision_state
+from encoders.resnet import RESNET_CHANNELS, RESNETS, resnet_without_classifier
 
 
 class TSN(FrameEncoder):
@@ -34,4 +35,4 @@ class TSN(FrameEncoder):
         return None if key.startswith("fc.") else key
 
     def registered_state(self, name: str | None) -> Mapping[str, Tensor]:
-        return torchvision_state(self.depth, name)
+        return torchvision_state(RESNETS[self.depth], name)

@@ -116,23 +116,24 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         ) from error
     except (RuntimeError, EOFError) as error:
         raise ValueError(f"{path} is not a whole PyTorch file: {error}") from error
-    return _state_dict_in(checkpoint, path)
+    return state_dict_in(checkpoint, path)
 
 
-def _state_dict_in(checkpoint: Any, path: Path) -> dict[str, Tensor]:
+def state_dict_in(checkpoint: Any, source: Path | str) -> dict[str, Tensor]:
+    """The named tensors of a checkpoint, at its top or in one of the usual places; ValueError if there are none."""
     for container in _CONTAINERS:
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(container), Mapping):
             checkpoint = checkpoint[container]
     entries = checkpoint.items() if isinstance(checkpoint, Mapping) else ()
     state = {key: value for key, value in entries if isinstance(key, str) and isinstance(value, Tensor)}
     if not state:
-        raise ValueError(f"{path} holds no state dict: expected named tensors, at the top or under 'state_dict'")
+        raise ValueError(f"{source} holds no state dict: expected named tensors, at the top or under 'state_dict'")
     return state
 
 
 def _load_state(encoder: Encoder, state: Mapping[str, Tensor], source: str, allow_missing: bool) -> None:
     own = encoder.network.state_dict()
-    found = _rename(encoder, state, source)
+    found = _without_old_shapes(_rename(encoder, state, source), own)
     problems = _problems(own, found)
     if any(problems.values()):
         message = f"{source} does not fit {encoder.name}: {_listed(problems)}"
@@ -165,6 +166,14 @@ def _rename(encoder: Encoder, state: Mapping[str, Tensor], source: str) -> dict[
         if own_key is not None:
             found[own_key] = tensor
     return found
+
+
+def _without_old_shapes(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """PyTorch before 0.2 wrote a BatchNorm's vectors as (1, C); so they are in the checkpoints of TSN."""
+    return {
+        key: tensor[0] if key in own and tensor.shape == (1, *own[key].shape) and own[key].ndim == 1 else tensor
+        for key, tensor in found.items()
+    }
 
 
 def _unwrapped(key: str) -> str:

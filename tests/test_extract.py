@@ -117,7 +117,7 @@ def test_sampling_is_at_the_rate_of_the_encoders_weights_unless_another_is_asked
     assert resolve_sampling(encoder, SamplingConfig(fps=25.0)).fps == 25.0
 
 
-@pytest.mark.parametrize("name", ["tsm_tiny", "tsn_r18"])
+@pytest.mark.parametrize("name", ["tsm_tiny", "tsn_r18", "x3d_m"])
 def test_real_encoders_give_what_they_give_on_the_clips(videos: dict[str, Path], name: str) -> None:
     encoder = build_encoder(name, weights="random", size=64).eval()
     sampling = resolve_sampling(encoder, SamplingConfig())

@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_encoders import random_clips, small
+from test_encoders import LIGHT, random_clips, small, trained_looking
 from torch import nn
 
-from encoders import ENCODERS, Encoder, inference
+from encoders import Encoder, inference
 from encoders.inference import computes_in_bfloat16, prepare_for_inference
 from encoders.weights import fingerprint
 
 CPU = torch.device("cpu")
 
 
-def trained_looking(name: str) -> Encoder:
-    """The encoder with BatchNorm statistics and scales far from their initial 0 and 1, and features of order 1."""
-    encoder = small(name)
-    generator = torch.Generator().manual_seed(1)
-    for norm in encoder.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            for tensor in (norm.weight.data, norm.running_var):
-                tensor.uniform_(0.5, 1.5, generator=generator)
-            for tensor in (norm.bias.data, norm.running_mean):
-                tensor.normal_(0, 0.5, generator=generator)
-    return encoder
+SOME_STAY = ("r2plus1d_18", "x3d_m")  # BatchNorms that stand in another module than their convolution
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+def made(name: str) -> Encoder:
+    return trained_looking(small(name))
+
+
+def num_norms(encoder: Encoder) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d) for module in encoder.modules())
+
+
+@pytest.mark.parametrize("name", LIGHT)
 def test_folded_features_are_the_same(name: str) -> None:
-    encoder = trained_looking(name)
+    encoder = made(name)
     clips = random_clips(encoder)
     prepared = prepare_for_inference(encoder, CPU, "float32")
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in prepared.modules())
+    assert num_norms(prepared) == 0 or (name in SOME_STAY and num_norms(prepared) < num_norms(encoder) / 1.5)
     with torch.no_grad():
         expected, features = encoder(clips), prepared(clips)
     assert expected.std() > 1e-3
@@ -40,7 +38,7 @@ def test_folded_features_are_the_same(name: str) -> None:
 
 
 def test_folding_uses_the_statistics_also_of_an_encoder_in_training_mode() -> None:
-    encoder = trained_looking("tsm_tiny")
+    encoder = made("tsm_tiny")
     clips = random_clips(encoder)
     with torch.no_grad():
         expected = encoder(clips)
@@ -48,7 +46,7 @@ def test_folding_uses_the_statistics_also_of_an_encoder_in_training_mode() -> No
 
 
 def test_the_copy_is_frozen_and_channels_last_and_the_encoder_stays_as_it_was() -> None:
-    encoder = trained_looking("tsm_tiny").train()
+    encoder = made("tsm_tiny").train()
     before = fingerprint(encoder)
     prepared = prepare_for_inference(encoder, CPU, "auto")
     assert fingerprint(encoder) == before
@@ -64,7 +62,7 @@ def test_the_copy_is_frozen_and_channels_last_and_the_encoder_stays_as_it_was() 
 @pytest.mark.parametrize("name", ["tsn_efficientnet_lite0", "tsm_tiny"])
 def test_bfloat16_comes_close_and_gives_float32(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "computes_in_bfloat16", lambda device: True)
-    encoder = trained_looking(name)
+    encoder = made(name)
     clips = random_clips(encoder)
     with torch.no_grad():
         expected, features = encoder(clips), prepare_for_inference(encoder, CPU, "auto")(clips)
@@ -77,7 +75,7 @@ def test_without_bfloat16_hardware_auto_is_float32_and_asking_for_it_is_an_error
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(inference, "computes_in_bfloat16", lambda device: False)
-    encoder = trained_looking("tsm_tiny")
+    encoder = made("tsm_tiny")
     clips = random_clips(encoder)
     with torch.no_grad():
         auto = prepare_for_inference(encoder, CPU, "auto")(clips)
@@ -112,7 +110,7 @@ def test_where_torch_cannot_tell_there_is_no_bfloat16(monkeypatch: pytest.Monkey
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", ["tsm_r18", "tsn_efficientnet_lite0"])
 def test_a_gpu_gives_the_features_of_the_cpu(name: str) -> None:
-    encoder = trained_looking(name)
+    encoder = made(name)
     clips = random_clips(encoder)
     with torch.no_grad():
         expected = encoder(clips)
