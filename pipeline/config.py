@@ -59,7 +59,7 @@ class ExtractConfig:
     time_limit: float = 60.0
     """Seconds without a new frame after which a video counts as failed."""
     flow_cache: Path | None = None
-    """Folder in which optical flow is kept, so that the next extraction finds it; it may be deleted at any time."""
+    """Folder in which optical flow, which takes seconds a frame, is kept for the next time. It may be deleted."""
 
 
 @dataclass(frozen=True, kw_only=True)

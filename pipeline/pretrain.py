@@ -113,6 +113,8 @@ def _build(config: PretrainConfig, num_classes: int) -> Classifier:
         size=config.size,
         seed=config.training.seed,
     )
+    if encoder.modality != "rgb":
+        raise ValueError(f"{encoder.name} sees optical flow, and clips give RGB: choose an encoder that sees RGB")
     torch.manual_seed(config.training.seed)
     return Classifier(encoder, num_classes, dropout=config.dropout)
 

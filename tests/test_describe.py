@@ -94,6 +94,14 @@ def test_feature_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     }
 
 
+def test_a_store_of_two_streams_names_both_encoders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    streams = StoreHeader(encoder={"name": "i3d"}, weights="abc"), StoreHeader(encoder={"name": "i3d_flow"})
+    FeatureStore.create_or_resume(tmp_path / "store", StoreHeader(streams=streams)).close()
+    lines = described(tmp_path / "store", capsys)
+    assert lines["encoder"] == "name i3d | name i3d_flow"
+    assert lines["weights"] == "abc | unknown"
+
+
 def test_empty_store_of_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     FeatureStore.create_or_resume(tmp_path / "store", StoreHeader()).close()
     assert described(tmp_path / "store", capsys) == {

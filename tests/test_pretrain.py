@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from flow_encoder import register
 
 from encoders import build_encoder
 from encoders.weights import fingerprint
@@ -164,3 +165,9 @@ def test_no_training_clips(tmp_path: Path) -> None:
 def test_an_unknown_encoder(config: PretrainConfig) -> None:
     with pytest.raises(ValueError, match="there is no encoder 'tsm_huge'"):
         pretrain.run(replace(config, encoder="tsm_huge"))
+
+
+def test_an_encoder_of_flow(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = replace(config, encoder=register(monkeypatch), weights="random")
+    with pytest.raises(ValueError, match="sees optical flow"):
+        pretrain.run(flow)

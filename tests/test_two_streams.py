@@ -24,6 +24,7 @@ from pipeline.config import (
 from pipeline.data.annotations import Segment, Video, write_annotations
 from pipeline.data.detections import read_detections
 from pipeline.data.features import FeatureStore
+from pipeline.detector import load_run
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +116,16 @@ def test_other_weights_in_one_stream_are_refused(data: Path, tmp_path: Path) -> 
     shutil.copyfile(data / "both" / "encoder_2.safetensors", tmp_path / "run" / "encoder_1.safetensors")
     with pytest.raises(ValueError, match=r"encoder_1\.safetensors"):
         predict.run(PredictConfig(video=(data / "videos",), run=tmp_path / "run", out=tmp_path / "found.json"))
+
+
+def test_progress_is_that_of_both_encoders(data: Path, tmp_path: Path) -> None:
+    trained = load_run(data / "run")
+    config = PredictConfig(video=(), run=data / "run", out=tmp_path / "found.json", batch_size=2)
+    shares: list[float] = []
+    videos = {"v0": data / "videos" / "v0.mp4"}
+    for _ in predict.extract_features(
+        videos, trained, predict.load_encoders(trained), config, lambda _, so_far, of: shares.append(so_far / of)
+    ):
+        assert shares == sorted(shares)
+        assert shares[0] < 0.5
+        assert shares[-1] == 1
