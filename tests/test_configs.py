@@ -17,11 +17,14 @@ from annotation_files import (
     write_thumos14_texts,
 )
 
-from pipeline import cli
+from encoders import ENCODERS
+from pipeline import cli, flags
+from pipeline.config import ExtractConfig
 from pipeline.data.annotations import AMBIGUOUS, Segment, Video
 from pipeline.data.features import FeatureStore, StoreHeader
 from pipeline.data.snippets import Timeline
 
+CONFIGS = Path(cli.__file__).parents[1] / "configs"
 Write = Callable[[Path, Sequence[Video]], Path]
 
 SMALL = [
@@ -85,8 +88,33 @@ def test_every_config_trains_on_what_it_is_for(
 
 
 def test_every_localize_config_of_a_data_set_is_tried() -> None:
-    root = Path(cli.__file__).parents[1] / "configs"
-    names = {f"{file.parent.name}/{file.stem}" for file in root.rglob("localize_gtad*.yaml")}
+    names = {f"{file.parent.name}/{file.stem}" for file in CONFIGS.rglob("localize_gtad*.yaml")}
     assert {name for name in names if name.split("/")[0] in ("activitynet", "hacs", "thumos14")} == {
         config for config, *_ in CASES
     }
+
+
+# --- Extraction -------------------------------------------------------------------------------------------------------
+
+
+def extract_configs() -> dict[str, ExtractConfig]:
+    words = ["--videos", "DIR", "--out", "STORE", "--config"]
+    files = sorted(CONFIGS.glob("*/extract*.yaml"))
+    return {str(file): flags.parse("extract", ExtractConfig, [*words, str(file)]) for file in files}
+
+
+def test_every_extract_config_names_an_encoder() -> None:
+    assert {config.encoder for config in extract_configs().values()} <= ENCODERS.keys()
+
+
+def test_the_streams_of_a_data_set_see_the_same_seconds() -> None:
+    configs = extract_configs()
+    streams = [name for name in configs if name.endswith("_flow.yaml")]
+    assert len(streams) >= 3
+    for name in streams:
+        flow, rgb = configs[name].sampling, configs[name.replace("_flow.yaml", ".yaml")].sampling
+        seconds = [
+            (s.num_frames * s.frame_stride, s.step, s.fps) for s in (flow, rgb) if s.num_frames and s.frame_stride
+        ]
+        assert len(seconds) == 2
+        assert seconds[0] == seconds[1]
