@@ -139,6 +139,60 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SolaModuleConfig:
+    """The SoLa module (`encoders.sola`)."""
+
+    form: Literal["adapter", "direct"] = "adapter"
+    """`adapter`: residual and gated. `direct`: the convolutions alone."""
+    kernel_size: Literal[1, 3, 5, 7] = 5
+    """Rows that the first convolution sees."""
+    hidden: int = 1024
+    """Channels between the convolutions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolaConfig:
+    """A feature store to a SoLa module, trained on it without labels, and the refined store RUN/features."""
+
+    features: Path
+    """Feature store, with rows a few frames apart: not one of a fixed number of rows a video."""
+    out: Path
+    """Run folder."""
+    annotations: Path | None = None
+    """Train on the videos of `train_subset` of this file alone; its segments are not looked at. Left out: on all."""
+    train_subset: str = "training"
+    """Which subset that is."""
+    module: SolaModuleConfig = field(default_factory=SolaModuleConfig)
+    loss: Literal["similarity", "nt-xent-in", "nt-xent-out"] = "similarity"
+    """Similarity matching, or one of the softened NT-Xent losses of the paper's supplement."""
+    projector: Literal["asymmetric", "symmetric"] = "asymmetric"
+    """`asymmetric`: two layers on one side of each pair, no gradient through the other. `symmetric`: no projector."""
+    projector_hidden: int = 512
+    """Channels between the projector's layers."""
+    k: float = 16.0
+    """K of the target similarity sigmoid(K / d²); a larger one makes more neighbours alike."""
+    step: int = 8
+    """s: rows from one gathered row of a subsequence to the next."""
+    tsm_size: int = 8
+    """S: gathered rows. A subsequence has (S - 1) · s + 9 rows; shorter videos are not trained on."""
+    per_video: int = 1
+    """Subsequences drawn from each video in an epoch."""
+    steps: int | None = None
+    """Train for this many optimiser steps, rounded up to whole epochs, instead of `training.epochs`."""
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            optimizer="adamw",
+            lr=1e-4,
+            weight_decay=0.01,
+            epochs=500,
+            batch_size=256,
+            lr_schedule="constant",
+            num_workers=0,
+        )
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class GTADConfig:
     """The G-TAD head (`heads.gtad`). Defaults are its ActivityNet variant's."""
 
@@ -213,6 +267,9 @@ class LocalizeConfig:
     all; windows are T rows as they are, each half over the next, filled up with zeros (G-TAD on THUMOS14)."""
     row_step: int = 1
     """Use every n-th row of the features (G-TAD on THUMOS14's features of every frame: 5)."""
+    unified: SolaModuleConfig | None = None
+    """Put a SoLa module before the head and train both with the head's loss, without similarity matching (the paper's
+    Table 4). Left out: none; what `pipeline sola` made needs no flag."""
     classes: bool = True
     """The head scores each class in each segment. `--classes=false`: segments alone, as in the papers; their classes
     come from `video_scores`, and `predict` calls all of them `action`."""

@@ -21,8 +21,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import extract, localize, pretrain
-from pipeline.config import DemoConfig, ExtractConfig, LocalizeConfig, PretrainConfig
+from pipeline import extract, localize, pretrain, sola
+from pipeline.config import DemoConfig, ExtractConfig, LocalizeConfig, PretrainConfig, SolaConfig
 from pipeline.data.annotations import Annotations, read_annotations
 from pipeline.data.detections import read_detections
 from pipeline.data.files import find_videos
@@ -86,10 +86,22 @@ class Demo:
         self.call("pretrain", clips=self.clips, out=out, **{"training.seed": self.seed})
         return out
 
-    def localize(self, row: str, weights: str | Path) -> dict[str, Any]:
-        """Extract with these weights, train the head, detect: the metrics of the row."""
-        store, out = self.row_folder(row) / "features", self.row_folder(row) / "localize"
+    def extract(self, row: str, weights: str | Path) -> Path:
+        """The feature store of a row, made with these weights."""
+        store = self.row_folder(row) / "features"
         self.call("extract", videos=self.videos, out=store, weights=weights)
+        return store
+
+    def refine(self, row: str, store: Path) -> Path:
+        """The store, refined by a SoLa module that is trained on the training videos without their labels."""
+        out = self.row_folder(row) / "sola"
+        flags = {"annotations": self.annotations, "training.seed": self.seed}
+        self.call("sola", features=store, out=out, **flags)
+        return out / "features"
+
+    def localize(self, row: str, store: Path) -> dict[str, Any]:
+        """Train the head on a store, detect: the metrics of the row."""
+        out = self.row_folder(row) / "localize"
         self.call("localize", features=store, annotations=self.annotations, out=out, **{"training.seed": self.seed})
         metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
         return {key: metrics[key] for key in ("tiou", "map", "average_map")}
@@ -112,6 +124,7 @@ class Demo:
 STAGES: dict[str, tuple[Any, Callable[[Any], int]]] = {
     "pretrain": (PretrainConfig, pretrain.run),
     "extract": (ExtractConfig, extract.run),
+    "sola": (SolaConfig, sola.run),
     "localize": (LocalizeConfig, localize.run),
 }
 
@@ -127,17 +140,22 @@ class Row:
 
 
 def _untrained(demo: Demo) -> dict[str, Any]:
-    return demo.localize("untrained", "random")
+    return demo.localize("untrained", demo.extract("untrained", "random"))
 
 
 def _classification(demo: Demo) -> dict[str, Any]:
-    return demo.localize("acp", demo.pretrain())
+    return demo.localize("acp", demo.extract("acp", demo.pretrain()))
+
+
+def _sola(demo: Demo) -> dict[str, Any]:
+    return demo.localize("sola", demo.refine("sola", demo.extract("acp", demo.pretrain())))
 
 
 # A new method joins the demo as a line here.
 ROWS = (
     Row("G-TAD on an untrained encoder", "untrained", _untrained, quick=False),
     Row("G-TAD on classification features", "acp", _classification),
+    Row("+ SoLa", "sola", _sola),
 )
 
 

@@ -8,7 +8,7 @@ Shapes: B windows, V videos, N cells, K classes, M candidates.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from encoders.sola import SoLa
 from encoders.weights import save_weights
 from heads import HEADS
 from heads.nms import soft_nms
@@ -54,6 +55,7 @@ class LocalizeRun:
         post: how cells become detections.
         header: how the features were made.
         row_step: which of them are used: every `row_step`-th row.
+        unified: arguments of the SoLa module in front of the head, if there is one.
     """
 
     path: Path
@@ -65,6 +67,7 @@ class LocalizeRun:
     post: PostConfig
     header: StoreHeader
     row_step: int = 1
+    unified: dict[str, Any] | None = None
 
     @property
     def encoder_weights(self) -> list[Path]:
@@ -94,6 +97,24 @@ class FeatureRows(NamedTuple):
         return FeatureRows(self.features[::step], self.timeline.every(step), self.duration)
 
 
+class UnifiedHead(nn.Module):
+    """A head behind a SoLa module that is trained with it, by its loss (SoLa, section 4.3 and Table 4, Unified)."""
+
+    def __init__(self, sola: SoLa, head: nn.Module) -> None:
+        super().__init__()
+        self.sola, self.head = sola, head
+        self.targets, self.loss, self.decode = head.targets, head.loss, head.decode
+
+    def forward(self, feats_BCT: Tensor) -> Any:
+        return self.head(self.sola(feats_BCT))
+
+
+def build_head(name: str, arguments: Mapping[str, Any], unified: Mapping[str, Any] | None) -> nn.Module:
+    """An untrained head; behind a SoLa module where `unified` holds the arguments of one."""
+    head = HEADS[name](**arguments)
+    return head if unified is None else UnifiedHead(SoLa(**unified), head)
+
+
 def save_run(run: LocalizeRun) -> None:
     """Write what `load_run` reads; the encoder's weights are copied by whoever has them."""
     save_weights(run.head, run.path / HEAD_WEIGHTS)
@@ -101,6 +122,7 @@ def save_run(run: LocalizeRun) -> None:
     description = {
         "head": run.name,
         "arguments": run.arguments,
+        "unified": run.unified,
         "labels": list(run.labels),
         "rescale": run.rescale,
         "row_step": run.row_step,
@@ -119,7 +141,7 @@ def load_run(path: Path) -> LocalizeRun:
     described = read_run_json(path / HEAD, made_by="pipeline localize")
     header = read_run_json(path / ENCODER, made_by="pipeline localize")
     try:
-        head = HEADS[described["head"]](**described["arguments"])
+        head = build_head(described["head"], described["arguments"], described["unified"])
         head.load_state_dict(load_file(path / HEAD_WEIGHTS))
         return LocalizeRun(
             path,
@@ -131,6 +153,7 @@ def load_run(path: Path) -> LocalizeRun:
             PostConfig(**described["post"]),
             StoreHeader.from_dict(header),
             described["row_step"],
+            described["unified"],
         )
     except (KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
         raise ValueError(

@@ -22,14 +22,13 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from heads import HEADS
 from pipeline import evaluate
 from pipeline.config import EvaluateConfig, LocalizeConfig
 from pipeline.data.annotations import Annotations, Video, format_blemishes, read_annotations
 from pipeline.data.detections import write_detections
-from pipeline.data.features import FeatureStore
+from pipeline.data.features import SOLA_WEIGHTS, FeatureStore
 from pipeline.data.files import match_ids
-from pipeline.detector import PROPOSAL, FeatureRows, LocalizeRun, detect_all, save_run
+from pipeline.detector import PROPOSAL, FeatureRows, LocalizeRun, build_head, detect_all, save_run
 from pipeline.encoding import resolve_device
 from pipeline.run_folder import METRICS, begin_run, is_finished
 from pipeline.training import fit, load_batches
@@ -103,7 +102,7 @@ def read_data(config: LocalizeConfig) -> LocalizeData:
         print(f"note: {line}", file=sys.stderr)
     train = _videos_with_features(config, store, annotations, config.train_subset)
     val = _videos_with_features(config, store, annotations, config.val_subset)
-    _check_channels(store, [*train, *val])
+    store.channels_of([*train, *val])
     labels = Annotations(train, {}).labels
     _note(
         "videos last otherwise than their annotation says; look whether they are the files that were annotated",
@@ -167,13 +166,6 @@ def _videos_with_features(
     return {id_in_store[video_id]: video for video_id, video in videos.items() if video_id in id_in_store}
 
 
-def _check_channels(store: FeatureStore, video_ids: Collection[str]) -> None:
-    by_channels = {store.videos[video_id].channels: video_id for video_id in video_ids}
-    if len(by_channels) > 1:
-        found = ", ".join(f"{channels} in {video_id}" for channels, video_id in sorted(by_channels.items()))
-        raise ValueError(f"{store.path}: its features have different numbers of channels ({found}); extract anew")
-
-
 def _differs(video: Video, duration: float) -> bool:
     """Whether the annotated duration is off by more than 5 % and a second."""
     return video.duration is not None and abs(video.duration - duration) > max(1.0, 0.05 * duration)
@@ -205,9 +197,10 @@ def _build(config: LocalizeConfig, data: LocalizeData) -> LocalizeRun:
         "num_classes": len(data.labels) if config.classes else 0,
         **asdict(getattr(config, config.head)),
     }
+    unified = None if config.unified is None else {"channels": channels, **asdict(config.unified)}
     return LocalizeRun(
         path=config.out,
-        head=HEADS[config.head](**arguments),
+        head=build_head(config.head, arguments, unified),
         name=config.head,
         arguments=arguments,
         labels=data.labels if config.classes else (PROPOSAL,),
@@ -215,6 +208,7 @@ def _build(config: LocalizeConfig, data: LocalizeData) -> LocalizeRun:
         post=config.post,
         header=data.store.header,
         row_step=config.row_step,
+        unified=unified,
     )
 
 
@@ -271,6 +265,8 @@ def _losses(head: Any, batch: WindowBatch) -> dict[str, Tensor]:
 
 
 def _copy_encoders(config: LocalizeConfig, data: LocalizeData) -> None:
+    if data.store.header.sola is not None:
+        shutil.copyfile(data.store.path / SOLA_WEIGHTS, config.out / SOLA_WEIGHTS)
     weights = [data.store.path / name for name in data.store.header.encoder_files]
     if not all(path.exists() for path in weights):
         print(f"note: {data.store.path} has no encoder, so {config.out} cannot predict from videos", file=sys.stderr)

@@ -30,6 +30,7 @@ from pipeline.data.streams import join_streams
 from pipeline.detector import LocalizeRun, detect, load_run
 from pipeline.encoding import Failure, OnFrames, VideoFeatures, iterate_features, resolve_device
 from pipeline.extract import ExtractionProgress, report_failures
+from pipeline.refinement import Refinement, load_refinement
 from pipeline.report import ReportVideo, write_report
 from pipeline.subtitles import without_repeats, write_subtitles
 
@@ -61,13 +62,14 @@ def run(config: PredictConfig) -> int:
     videos = collect_videos(config.video)
     trained = load_run(config.run)
     encoders = load_encoders(trained)
+    refine = load_refinement(trained.path, trained.header, resolve_device(config.device))
     trained.head.to(resolve_device(config.device))
     config.out.parent.mkdir(parents=True, exist_ok=True)
     predictions: list[Prediction] = []
     failures: list[Failure] = []
     with ExtractionProgress(videos, console) as progress:
         for video in progress.track(extract_features(videos, trained, encoders, config, progress.on_frames)):
-            result = video if isinstance(video, Failure) else detect_in(video, videos[video.video_id], trained)
+            result = video if isinstance(video, Failure) else detect_in(video, videos[video.video_id], trained, refine)
             if isinstance(result, Failure):
                 failures.append(result)
             else:
@@ -182,11 +184,12 @@ def _side_by_side(
     return replace(streams[0], features_TC=features_TC, timeline=timeline)
 
 
-def detect_in(video: VideoFeatures, path: Path, run: LocalizeRun) -> Prediction | Failure:
+def detect_in(video: VideoFeatures, path: Path, run: LocalizeRun, refine: Refinement | None) -> Prediction | Failure:
     """What the run finds in a video, where its head lies; a failure if the features are not finite."""
-    if not np.isfinite(video.features_TC).all():
+    features_TC = video.features_TC if refine is None else refine(video.features_TC)
+    if not np.isfinite(features_TC).all():
         return Failure(video.video_id, f"{path}: the encoder gave features that are NaN or infinite")
-    stored_TC = video.features_TC.astype(run.header.dtype).astype(np.float32)  # with the rounding of the run's store
+    stored_TC = features_TC.astype(run.header.dtype).astype(np.float32)  # with the rounding of the run's store
     return Prediction(video.video_id, path, video.duration, detect(run, stored_TC, video.timeline, video.duration))
 
 

@@ -15,15 +15,17 @@ import synth
 FLOORS = (
     ("cli",),
     ("demo", "predict"),
-    ("pretrain", "extract", "localize", "import_features", "merge_features", "analyze", "describe"),
+    ("pretrain", "extract", "sola", "localize", "import_features", "merge_features", "analyze", "describe"),
     ("detector", "figures", "linear_evaluation"),
     (
         "clip_batches",
         "encoding",
         "evaluate",
+        "refinement",
         "report",
         "run_folder",
         "self_similarity",
+        "subsequences",
         "subtitles",
         "training",
         "video_scores",

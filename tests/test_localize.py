@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from pipeline import localize
-from pipeline.config import EvaluateConfig, GTADConfig, LocalizeConfig, PostConfig, TrainingConfig
+from pipeline.config import EvaluateConfig, GTADConfig, LocalizeConfig, PostConfig, SolaModuleConfig, TrainingConfig
 from pipeline.data.annotations import AMBIGUOUS, Segment, Video, write_annotations
 from pipeline.data.detections import read_detections
 from pipeline.data.features import ENCODER_WEIGHTS, FeatureStore, StoreHeader
 from pipeline.data.snippets import Timeline
-from pipeline.detector import detect, load_run
+from pipeline.detector import UnifiedHead, detect, load_run
 from pipeline.evaluate import evaluate
 
 LABELS = ("jump", "spin")
@@ -300,6 +300,21 @@ def test_video_scores_that_are_of_no_use_are_told_before_training(
 def test_a_row_step_below_one() -> None:
     with pytest.raises(ValueError, match="row_step is 0; it must be at least 1"):
         LocalizeConfig(features=Path("a"), annotations=Path("b"), out=Path("c"), row_step=0)
+
+
+def test_a_sola_module_trained_with_the_head_belongs_to_the_run(config: LocalizeConfig) -> None:
+    config = replace(config, unified=SolaModuleConfig(hidden=16, kernel_size=3))
+    assert localize.run(config) == 0
+    run = load_run(config.out)
+    assert isinstance(run.head, UnifiedHead)
+    gate = run.head.sola.gate
+    assert gate is not None
+    assert gate.item() != 0
+    store = FeatureStore.open(config.features)
+    for video_id, expected in read_detections(config.out / "detections.json").items():
+        stored = store.videos[video_id]
+        found = detect(run, store.load(video_id), stored.timeline, stored.duration)
+        assert [d.score for d in found] == pytest.approx([d.score for d in expected], rel=1e-4)
 
 
 def test_train_and_validation_subset_may_be_the_same(config: LocalizeConfig) -> None:

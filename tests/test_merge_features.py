@@ -148,6 +148,10 @@ def test_what_cannot_be_merged_at_all_says_why(tmp_path: Path) -> None:
         merge(tmp_path / "out", first)
     with pytest.raises(ValueError, match="no video is in all of"):
         merge(tmp_path / "out", first, second)
+    refined = replace(FLOW, sola={"module": {}, "weights": "2" * 16, "parent": "store"})
+    third = write_store(tmp_path / "3", refined, {"a": 4}, channels=2)
+    with pytest.raises(ValueError, match="merge the stores before, and run `pipeline sola` on the merged one"):
+        merge(tmp_path / "out", first, third)
     assert not (tmp_path / "out").exists()
 
 

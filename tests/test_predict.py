@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import extract, localize, predict
+from pipeline import extract, localize, predict, sola
 from pipeline.config import (
     ExtractConfig,
     GTADConfig,
@@ -20,10 +20,13 @@ from pipeline.config import (
     PostConfig,
     PredictConfig,
     SamplingConfig,
+    SolaConfig,
+    SolaModuleConfig,
     TrainingConfig,
 )
 from pipeline.data.annotations import Segment, Video, read_annotations, write_annotations
 from pipeline.data.detections import Detection, read_detections
+from pipeline.data.features import SOLA_WEIGHTS
 from pipeline.data.snippets import Timeline
 from pipeline.detector import load_run
 
@@ -132,6 +135,39 @@ def test_a_run_moved_elsewhere_finds_the_same(data: Path, tmp_path: Path) -> Non
         (data / "away").rename(data / "run")
         (data / "store away").rename(data / "store")
     assert (tmp_path / "there.json").read_bytes() == (tmp_path / "here.json").read_bytes()
+
+
+def test_a_run_on_refined_features_refines_those_of_new_videos(data: Path, tmp_path: Path) -> None:
+    training = TrainingConfig(
+        optimizer="adamw", lr=5e-3, batch_size=4, epochs=8, lr_schedule="constant", num_workers=0, device="cpu"
+    )
+    refined = SolaConfig(
+        features=data / "store",
+        out=tmp_path / "sola",
+        module=SolaModuleConfig(hidden=16),
+        step=1,
+        tsm_size=4,
+        training=training,
+    )
+    assert sola.run(refined) == 0
+    options = LocalizeConfig(
+        features=tmp_path / "sola" / "features",
+        annotations=data / "annotations.json",
+        out=tmp_path / "run",
+        gtad=GTADConfig(num_snippets=16, hidden=64),
+        training=TrainingConfig(epochs=1, batch_size=4, num_workers=0, device="cpu"),
+        post=PostConfig(max_detections=300),
+    )
+    assert localize.run(options) == 0
+    shutil.rmtree(tmp_path / "sola")  # the run remembers the module
+    assert run_predict(data, tmp_path / "found.json", run=tmp_path / "run") == 0
+    found, expected = (read_detections(tmp_path / name) for name in ("found.json", "run/detections.json"))
+    for video_id, detections in expected.items():
+        assert by_segment(found[video_id]) == pytest.approx(by_segment(detections), rel=1e-4)
+
+    (tmp_path / "run" / SOLA_WEIGHTS).unlink()
+    with pytest.raises(ValueError, match=r"sola.safetensors: cannot be read as the SoLa module"):
+        run_predict(data, tmp_path / "again.json", run=tmp_path / "run")
 
 
 def test_a_video_alone_gets_what_it_gets_in_company(data: Path, tmp_path: Path) -> None:

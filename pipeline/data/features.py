@@ -30,6 +30,7 @@ from pipeline.data.snippets import Timeline
 
 MANIFEST = "manifest.jsonl"
 ENCODER_WEIGHTS = "encoder.safetensors"
+SOLA_WEIGHTS = "sola.safetensors"
 _FORMAT = 1
 _PARTIAL = ".part"
 
@@ -46,6 +47,8 @@ class StoreHeader:
         dtype: type of the stored numbers.
         streams: of a store that `pipeline merge-features` wrote, the headers of the stores whose channels stand side by
             side in it, in this order; it then has no encoder, weights, sampling and precision of its own.
+        sola: the module that refined the features (`pipeline.refinement`), and the store it took them from; None: they
+            are the encoder's own.
     """
 
     encoder: dict[str, Any] | None = None
@@ -54,6 +57,7 @@ class StoreHeader:
     precision: str | None = None
     dtype: str = "float32"
     streams: tuple[StoreHeader, ...] = ()
+    sola: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float16"):
@@ -173,6 +177,14 @@ class FeatureStore:
             lock.close()
             raise
         return cls(path, header, videos, lock)
+
+    def channels_of(self, video_ids: Iterable[str]) -> int:
+        """C, which is the same for all of these videos. ValueError if it is not."""
+        by_channels = {self.videos[video_id].channels: video_id for video_id in video_ids}
+        if len(by_channels) > 1:
+            found = ", ".join(f"{channels} in {video_id}" for channels, video_id in sorted(by_channels.items()))
+            raise ValueError(f"{self.path}: its features have different numbers of channels ({found}); extract anew")
+        return next(iter(by_channels))
 
     def load(self, video_id: str) -> NDArray[np.float32]:
         """Features of a video, (T, C) float32; float32 files are memory-mapped, read-only.

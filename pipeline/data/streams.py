@@ -20,7 +20,16 @@ SPARE_ROWS = 2
 
 
 def join_headers(headers: Sequence[StoreHeader]) -> StoreHeader:
-    """The header of a store that holds the streams of these, in this order; float16 only where all of them are."""
+    """The header of a store that holds the streams of these, in this order; float16 only where all of them are.
+
+    Raises:
+        ValueError: one of them was refined by SoLa.
+    """
+    if refined := [header.sola for header in headers if header.sola is not None]:
+        raise ValueError(
+            f"the features of {refined[0]['parent']} are to be merged as SoLa refined them; merge the stores before, "
+            "and run `pipeline sola` on the merged one"
+        )
     streams = tuple(stream for header in headers for stream in header.parts)
     return StoreHeader(streams=streams, dtype="float16" if all(s.dtype == "float16" for s in streams) else "float32")
 

@@ -1,0 +1,241 @@
+"""`pipeline sola`: from a store to a better one, without labels; resumed, it comes to the same."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from encoders.similarity import target_tsm
+from encoders.sola import SoLa, refine_video
+from encoders.weights import save_weights
+from pipeline import sola
+from pipeline.config import SolaConfig, SolaModuleConfig, TrainingConfig
+from pipeline.data.annotations import Segment, Video, write_annotations
+from pipeline.data.features import ENCODER_WEIGHTS, SOLA_WEIGHTS, FeatureStore, StoreHeader
+from pipeline.data.snippets import Timeline
+from pipeline.refinement import load_refinement
+
+CHANNELS, ROWS = 12, 40
+TIMELINE = Timeline(0.0, 0.2, 0.4)
+
+
+def random_walk(rng: np.random.Generator, rows: int) -> np.ndarray:
+    """Neighbours alike, as features of video are, around a mean that all rows share."""
+    return (4 + np.cumsum(0.3 * rng.standard_normal((rows, CHANNELS)), axis=0)).astype(np.float32)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "store"
+    header = StoreHeader(encoder={"name": "tsm_tiny"}, weights="0123456789abcdef", sampling={"step": 4})
+    with FeatureStore.create_or_resume(path, header) as features:
+        for i in range(8):
+            features.add(f"v{i}", random_walk(rng, ROWS + i), TIMELINE, 0.2 * (ROWS + i))
+        features.add("short", random_walk(rng, 9), TIMELINE, 2.0)
+        features.add("one row", random_walk(rng, 1), TIMELINE, 0.4)
+        features.add("still", np.ones((ROWS, CHANNELS), np.float32), TIMELINE, 8.0)
+    (path / ENCODER_WEIGHTS).write_bytes(b"weights")
+    return path
+
+
+def options(store: Path, out: Path, **changes: object) -> SolaConfig:
+    training = TrainingConfig(
+        optimizer="adamw", lr=5e-3, batch_size=8, epochs=4, lr_schedule="constant", num_workers=0, device="cpu"
+    )
+    base = SolaConfig(
+        features=store, out=out, module=SolaModuleConfig(hidden=16), step=1, per_video=2, steps=40, training=training
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def test_the_refined_store_is_the_parents_with_the_module_applied(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sola.run(options(store, tmp_path / "run")) == 0
+    parent, refined = FeatureStore.open(store), FeatureStore.open(tmp_path / "run" / "features")
+    assert refined.videos == parent.videos
+    assert refined.header.sola is not None
+    assert refined.header.sola["parent"] == str(store)
+    assert replace(refined.header, sola=None) == parent.header
+    assert (refined.path / ENCODER_WEIGHTS).read_bytes() == b"weights"
+    module = load_refinement(tmp_path / "run", refined.header, torch.device("cpu"))
+    assert module is not None
+    assert np.abs(refined.load("v0") - parent.load("v0")).max() > 1e-3
+    for video_id in parent.videos:
+        expected_TC = refine_video(module.sola, torch.from_numpy(np.array(parent.load(video_id))))
+        np.testing.assert_allclose(refined.load(video_id), expected_TC.numpy(), rtol=1e-5, atol=1e-6)
+    said = capsys.readouterr()
+    assert "2 videos have fewer rows than a subsequence (16)" in said.err
+    assert "1 training videos have the same features in all rows" in said.err
+    assert "features moved by" in said.out
+
+
+def test_training_lowers_the_loss_and_brings_the_tsm_nearer_to_its_target(store: Path, tmp_path: Path) -> None:
+    assert sola.run(options(store, tmp_path / "run", steps=200)) == 0
+    losses = [json.loads(line)["train_loss"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert losses[-1] < 0.9 * losses[0]
+    kept = np.load(tmp_path / "run" / "tsm.npz")
+    distance = np.abs(kept["tsm"] - target_tsm(8, 16.0).numpy()).mean(axis=(1, 2))
+    assert kept["steps"][0] == 0
+    assert distance[-1] < 0.8 * distance[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "nt-xent-in"},
+        {"loss": "nt-xent-out"},
+        {"projector": "symmetric"},
+        {"module": SolaModuleConfig(hidden=16, form="direct")},
+        {"module": SolaModuleConfig(hidden=16, kernel_size=1)},
+        {"module": SolaModuleConfig(hidden=16, kernel_size=7), "tsm_size": 5, "step": 3, "k": 4.0},
+    ],
+)
+def test_every_variant_of_the_paper_changes_the_features(
+    store: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    assert sola.run(options(store, tmp_path / "run", **changes)) == 0
+    before, after = FeatureStore.open(store).load("v3"), FeatureStore.open(tmp_path / "run" / "features").load("v3")
+    assert np.abs(after - before).max() > 1e-3
+
+
+def test_the_gradient_flows_through_the_projected_side_alone() -> None:
+    module = SoLa(CHANNELS, hidden=16)
+    matching = sola.SimilarityMatching(
+        module, sola.Projector(CHANNELS, 8), torch.eye(3), loss="similarity", num_steps=10
+    )
+    rows = torch.randn(2, 3, 5, CHANNELS)
+    matching(rows).backward()
+    through_projector = module.alpha.grad.clone()  # type: ignore[union-attr]
+
+    z_BSC = module.at_centers(rows)
+    columns_BSC = matching.projector(z_BSC)  # type: ignore[misc]
+    module.zero_grad()
+    matching.loss(z_BSC.detach(), columns_BSC, torch.eye(3)).backward()
+    torch.testing.assert_close(module.alpha.grad, through_projector)  # type: ignore[union-attr]
+    module.zero_grad()
+    z_BSC = module.at_centers(rows)
+    matching.loss(z_BSC, matching.projector(z_BSC), torch.eye(3)).backward()  # type: ignore[misc]
+    assert not torch.allclose(module.alpha.grad, through_projector)  # type: ignore[union-attr]
+
+
+def test_a_killed_run_comes_to_the_same_store(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sola.run(options(store, tmp_path / "whole")) == 0
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sola, "_save", die)
+    training = replace(options(store, tmp_path).training, epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        sola.run(options(store, tmp_path / "killed", steps=None, training=training))
+    monkeypatch.undo()
+    # The same options as of the whole run: what an interrupted one had.
+    config = tmp_path / "killed" / "config.yaml"
+    config.write_text((tmp_path / "whole" / "config.yaml").read_text())
+    assert sola.run(options(store, tmp_path / "killed")) == 0
+    whole, killed = (FeatureStore.open(tmp_path / run / "features") for run in ("whole", "killed"))
+    assert killed.header == whole.header
+    for video_id in whole.videos:
+        np.testing.assert_array_equal(killed.load(video_id), whole.load(video_id))
+    snapshots = [np.load(tmp_path / run / "tsm.npz")["tsm"] for run in ("whole", "killed")]
+    assert not np.isnan(snapshots[1]).any()
+
+
+def test_only_the_training_subset_is_trained_on_and_its_segments_are_not_looked_at(store: Path, tmp_path: Path) -> None:
+    subsets = {f"v{i}": "training" if i < 4 else "validation" for i in range(8)}
+    runs = []
+    for name, end in (("a", 1.0), ("b", 3.0)):
+        videos = [Video(v, 8.0, subset, (Segment(0.5, end, "x"),)) for v, subset in subsets.items()]
+        write_annotations(tmp_path / f"{name}.json", videos)
+        runs.append(tmp_path / name)
+        assert sola.run(options(store, runs[-1], annotations=tmp_path / f"{name}.json")) == 0
+    assert json.loads((runs[0] / "metrics.json").read_text())["training_videos"] == 4
+    assert (runs[0] / SOLA_WEIGHTS).read_bytes() == (runs[1] / SOLA_WEIGHTS).read_bytes()
+    assert set(FeatureStore.open(runs[0] / "features").videos) == set(FeatureStore.open(store).videos)
+
+
+def test_a_finished_run_is_left_as_it_is(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sola.run(options(store, tmp_path / "run")) == 0
+    written = (tmp_path / "run" / SOLA_WEIGHTS).stat().st_mtime_ns
+    assert sola.run(options(store, tmp_path / "run")) == 0
+    assert (tmp_path / "run" / SOLA_WEIGHTS).stat().st_mtime_ns == written
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_a_gate_that_stayed_shut_is_said(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    training = replace(options(store, tmp_path).training, lr=1e-5)
+    assert sola.run(options(store, tmp_path / "run", training=training)) == 0
+    assert "warning: the gate ends below 0.05" in capsys.readouterr().err
+
+
+def test_a_subsequence_as_long_as_the_videos_is_warned_of(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sola.run(options(store, tmp_path / "run", step=3)) == 0  # 30 rows of about 43
+    assert "a subsequence of 30 rows (6.0 s) spans" in capsys.readouterr().err
+
+
+# --- Bad input --------------------------------------------------------------------------------------------------------
+
+
+def test_videos_shorter_than_a_subsequence_alone_are_no_training_data(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no video has the 65 rows of a subsequence, the longest has 47.*--step"):
+        sola.run(options(store, tmp_path / "run", step=8))
+
+
+def test_features_that_never_change_are_refused(tmp_path: Path) -> None:
+    with FeatureStore.create_or_resume(tmp_path / "still", StoreHeader()) as features:
+        features.add("v", np.ones((ROWS, CHANNELS), np.float32), TIMELINE, 8.0)
+    with pytest.raises(ValueError, match="do not change within any video"):
+        sola.run(options(tmp_path / "still", tmp_path / "run"))
+
+
+def test_features_that_are_not_finite_are_refused_before_training(store: Path, tmp_path: Path) -> None:
+    file = store / "v2.npy"
+    features_TC = np.load(file)
+    features_TC[5] = np.nan
+    np.save(file, features_TC)
+    with pytest.raises(ValueError, match=r"video 'v2' are NaN or infinite in 1 rows, the first being row 5"):
+        sola.run(options(store, tmp_path / "run"))
+    assert not (tmp_path / "run" / SOLA_WEIGHTS).exists()
+
+
+def test_a_video_that_cannot_be_refined_is_listed_and_tried_again(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = np.load(store / "short.npy")
+    (store / "short.npy").write_bytes(b"damaged")
+    assert sola.run(options(store, tmp_path / "run")) == 1
+    assert "short.npy: cannot be read" in capsys.readouterr().err
+    assert "short" not in FeatureStore.open(tmp_path / "run" / "features").videos
+    np.save(store / "short.npy", short)
+    assert sola.run(options(store, tmp_path / "run")) == 0
+    assert "short" in FeatureStore.open(tmp_path / "run" / "features").videos
+
+
+def test_a_refined_store_is_not_refined_again(store: Path, tmp_path: Path) -> None:
+    assert sola.run(options(store, tmp_path / "run")) == 0
+    with pytest.raises(ValueError, match=r"is refined already, from .*store; give"):
+        sola.run(options(tmp_path / "run" / "features", tmp_path / "again"))
+
+
+def test_weights_of_another_training_are_not_taken_for_those_of_the_features(store: Path, tmp_path: Path) -> None:
+    assert sola.run(options(store, tmp_path / "run")) == 0
+    features = FeatureStore.open(tmp_path / "run" / "features")
+    save_weights(SoLa(CHANNELS, hidden=16), features.path / SOLA_WEIGHTS)
+    with pytest.raises(ValueError, match="holds other weights"):
+        load_refinement(features.path, features.header, torch.device("cpu"))
+    (features.path / SOLA_WEIGHTS).write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="cannot be read as the SoLa module"):
+        load_refinement(features.path, features.header, torch.device("cpu"))
+
+
+def test_a_subset_without_features_is_named(store: Path, tmp_path: Path) -> None:
+    write_annotations(tmp_path / "gt.json", [Video("elsewhere", 8.0, "training", (Segment(0.5, 1.0, "x"),))])
+    with pytest.raises(ValueError, match="has features of none of the 1 videos of subset 'training'"):
+        sola.run(options(store, tmp_path / "run", annotations=tmp_path / "gt.json"))
