@@ -34,6 +34,7 @@ COMMANDS = {
     "localize": Command(options.LocalizeConfig, "pipeline.localize"),
     "predict": Command(options.PredictConfig, "pipeline.predict", positional="video"),
     "evaluate": Command(options.EvaluateConfig, "pipeline.evaluate"),
+    "analyze": Command(options.AnalyzeConfig, "pipeline.analyze"),
     "describe": Command(options.DescribeConfig, "pipeline.describe", positional="path"),
     "import-features": Command(options.ImportFeaturesConfig, "pipeline.import_features"),
     "merge-features": Command(options.MergeFeaturesConfig, "pipeline.merge_features", positional="stores"),

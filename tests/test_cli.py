@@ -18,6 +18,7 @@ FIXED_FORMS = {
     "localize": "--features STORE --annotations GT.json --out RUN --head gtad",
     "predict": "a.mp4 b.mp4 --run RUN --out D.json",
     "evaluate": "--ground-truth GT.json --predictions D.json --subset validation --task proposal --json O.json",
+    "analyze": "--features STORE,REFINED --out DIR --annotations GT.json --run RUN",
     "describe": "GT.json",
     "import-features": "--features DIR --out STORE --annotations GT.json",
     "merge-features": "STORE_A STORE_B --out STORE",
