@@ -119,8 +119,6 @@ class Chosen:
 def choose_videos(config: AnalyzeConfig, notes: Counter[str]) -> Chosen:
     """Open the stores and find the videos. ValueError where a store lacks a subset, or stores share no video."""
     stores = {name: FeatureStore.open(path) for name, path in zip(_names(config), config.features, strict=True)}
-    for name, store in stores.items():
-        _check_channels(name, store)
     if config.annotations is None:
         train, val = {}, {}
         shown = _in_all(stores, list(next(iter(stores.values())).videos), "of the first store", notes)
@@ -135,6 +133,8 @@ def choose_videos(config: AnalyzeConfig, notes: Counter[str]) -> Chosen:
         shown = list(val)
     ids = [*shown, *train]
     sources = tuple(Source(name, store, match_ids(ids, store.videos)) for name, store in stores.items())
+    for source in sources:
+        source.store.channels_of(source.id_of.values())  # an error if they differ
     return Chosen(sources, tuple(shown), _drawn(config, shown), train, val)
 
 
@@ -154,13 +154,6 @@ def _names(config: AnalyzeConfig) -> tuple[str, ...]:
             for path in parts:
                 path.pop(place)
     return tuple("/".join(path) for path in parts)
-
-
-def _check_channels(name: str, store: FeatureStore) -> None:
-    counts = Counter(video.channels for video in store.videos.values())
-    if len(counts) > 1:
-        found = ", ".join(f"{channels} in {videos} videos" for channels, videos in counts.most_common())
-        raise ValueError(f"{store.path}: its features have different numbers of channels ({found}); extract anew")
 
 
 def _in_all(stores: Mapping[str, FeatureStore], wanted: Iterable[str], which: str, notes: Counter[str]) -> list[str]:

@@ -283,7 +283,7 @@ def test_damaged_features_are_errors_that_name_the_video(tmp_path: Path, dull: P
         analyze(tmp_path / "out", dull)
     manifest = dull / "manifest.jsonl"
     manifest.write_text(manifest.read_text().replace('"channels": 6', '"channels": 7', 1))
-    with pytest.raises(ValueError, match=r"different numbers of channels \(6 in 4 videos, 7 in 1 videos\)"):
+    with pytest.raises(ValueError, match=r"different numbers of channels \(6 in v1, 7 in t0\)"):
         analyze(tmp_path / "out", dull)
 
 
