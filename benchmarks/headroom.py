@@ -94,7 +94,10 @@ def main() -> None:
     results = {}
     for row in options.rows:
         store = STORES[row](setting, setting.out / row)
-        results[row] = [_train_head(setting, store, setting.out / row, seed) for seed in range(options.head_seeds)]
+        folder = setting.out / row
+        results[row] = [
+            train_head(store, setting.annotations, folder / f"head{seed}", seed) for seed in range(options.head_seeds)
+        ]
         (setting.out / "headroom.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     _print_table(results)
 
@@ -118,7 +121,7 @@ def _untrained(setting: Setting, folder: Path) -> Path:
     return _extract(setting, folder, "random")
 
 
-def _classification(setting: Setting, folder: Path) -> Path:
+def classification(setting: Setting, folder: Path) -> Path:
     return _extract(setting, folder, _train_on_clips(setting))
 
 
@@ -139,7 +142,7 @@ def _frame_labels(setting: Setting, folder: Path) -> Path:
 STORES: dict[str, Callable[[Setting, Path], Path]] = {
     "noise": _noise,
     "untrained": _untrained,
-    "classification": _classification,
+    "classification": classification,
     "frame-labels": _frame_labels,
 }
 
@@ -232,10 +235,9 @@ def _losses(classifier: nn.Module, batch: SnippetBatch) -> dict[str, Tensor]:
 # --- Heads and what they reach ----------------------------------------------------------------------------------------
 
 
-def _train_head(setting: Setting, store: Path, folder: Path, seed: int) -> dict[str, Any]:
+def train_head(store: Path, annotations: Path, out: Path, seed: int) -> dict[str, Any]:
     """Metrics of the head trained with this seed, and the seconds its training took."""
-    out = folder / f"head{seed}"
-    words = ["--config", "demo/localize", "--features", str(store), "--annotations", str(setting.annotations)]
+    words = ["--config", "demo/localize", "--features", str(store), "--annotations", str(annotations)]
     words += ["--out", str(out), "--training.seed", str(seed)]
     localize.run(parse("localize", LocalizeConfig, words))
     metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
