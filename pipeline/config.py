@@ -177,6 +177,11 @@ class SolaConfig:
     """S: gathered rows. A subsequence has (S - 1) · s + 9 rows; shorter videos are not trained on."""
     per_video: int = 1
     """Subsequences drawn from each video in an epoch."""
+    choose: Literal["last", "linear-evaluation"] = "last"
+    """Which epoch's module is kept: the last, or the one on whose features a linear classifier best tells foreground
+    from background in `val_subset`. This uses the labels of both subsets of `annotations`."""
+    val_subset: str = "validation"
+    """Which subset that is."""
     steps: int | None = None
     """Train for this many optimiser steps, rounded up to whole epochs, instead of `training.epochs`."""
     training: TrainingConfig = field(

@@ -33,10 +33,11 @@ from pipeline.data.annotations import read_annotations
 from pipeline.data.features import SOLA_WEIGHTS, FeatureStore
 from pipeline.data.files import match_ids, write_json
 from pipeline.encoding import Failure, resolve_device
+from pipeline.label_choice import LabelledRows, LabelledVideos, linear_accuracy
 from pipeline.refinement import Refinement, refined_header
 from pipeline.run_folder import METRICS, begin_run, is_finished
 from pipeline.subsequences import Gathering, NeighbourhoodBatch, Subsequences, write_rows
-from pipeline.training import fit, load_batches
+from pipeline.training import Best, fit, load_batches
 
 FEATURES = "features"
 SNAPSHOTS = 6
@@ -216,7 +217,11 @@ def train(config: SolaConfig, store: FeatureStore, subsequences: Subsequences) -
         f"{training.epochs * len(batches)} optimiser steps",
         file=sys.stderr,
     )
-    fit(matching, _losses, batches, None, run=config.out, training=training)
+    choice = None if config.choose == "last" else load_batches(_labelled_rows(config, store), 1)
+    best = Best("val_accuracy", "max")
+    line = fit(matching, _losses, batches, choice, run=config.out, training=replace(training, keep="best"), best=best)
+    if choice is not None:
+        print(f"kept the module of epoch {line['epoch']}, chosen by labels", file=sys.stderr)
     subsequences.path.unlink(missing_ok=True)
     return matching.eval()
 
@@ -237,8 +242,24 @@ def _build(config: SolaConfig, channels: int, *, num_steps: int) -> SimilarityMa
     return SimilarityMatching(sola, projector, target_SS, loss=config.loss, num_steps=num_steps)
 
 
-def _losses(matching: nn.Module, batch: NeighbourhoodBatch) -> dict[str, Tensor]:
+def _labelled_rows(config: SolaConfig, store: FeatureStore) -> LabelledRows:
+    if config.annotations is None:
+        raise ValueError("--choose linear-evaluation uses labels: give --annotations, or leave it out")
+    annotations = read_annotations(config.annotations)
+    train, val = (
+        {match: videos[video_id] for video_id, match in match_ids(videos, store.videos).items()}
+        for videos in map(annotations.in_subset, (config.train_subset, config.val_subset))
+    )
+    if not val:
+        raise ValueError(f"{store.path} has features of no video of subset {config.val_subset!r}; give --val-subset")
+    return LabelledRows(store, train, val)
+
+
+def _losses(matching: nn.Module, batch: NeighbourhoodBatch | LabelledVideos) -> dict[str, Tensor]:
     assert isinstance(matching, SimilarityMatching)
+    if isinstance(batch, LabelledVideos):
+        accuracy = torch.tensor(linear_accuracy(matching.sola, batch))
+        return {"loss": 100 - accuracy, "accuracy": accuracy}
     losses = {"loss": matching(batch.features)}
     if matching.sola.gate is not None:
         losses["gate"] = matching.sola.gate

@@ -16,7 +16,8 @@ FLOORS = (
     ("cli",),
     ("demo", "predict"),
     ("pretrain", "extract", "sola", "localize", "import_features", "merge_features", "analyze", "describe"),
-    ("detector", "figures", "linear_evaluation"),
+    ("detector", "figures", "label_choice"),
+    ("linear_evaluation",),
     (
         "clip_batches",
         "encoding",

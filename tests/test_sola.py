@@ -16,6 +16,7 @@ from pipeline.config import SolaConfig, SolaModuleConfig, TrainingConfig
 from pipeline.data.annotations import Segment, Video, write_annotations
 from pipeline.data.features import ENCODER_WEIGHTS, SOLA_WEIGHTS, FeatureStore, StoreHeader
 from pipeline.data.snippets import Timeline
+from pipeline.label_choice import LabelledRows, linear_accuracy
 from pipeline.refinement import load_refinement
 
 CHANNELS, ROWS = 12, 40
@@ -178,6 +179,29 @@ def test_a_subsequence_as_long_as_the_videos_is_warned_of(
 ) -> None:
     assert sola.run(options(store, tmp_path / "run", step=3)) == 0  # 30 rows of about 43
     assert "a subsequence of 30 rows (6.0 s) spans" in capsys.readouterr().err
+
+
+def test_an_epoch_can_be_chosen_by_labels(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    videos = [
+        Video(f"v{i}", 8.0, "training" if i < 4 else "validation", (Segment(0.5 * i, 0.5 * i + 4, "x"),))
+        for i in range(8)
+    ]
+    write_annotations(tmp_path / "gt.json", videos)
+    run = tmp_path / "run"
+    assert sola.run(options(store, run, annotations=tmp_path / "gt.json", choose="linear-evaluation")) == 0
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    best = max(log, key=lambda line: line["val_accuracy"])["epoch"]
+    assert f"kept the module of epoch {best}, chosen by labels" in capsys.readouterr().err
+
+    module = load_refinement(run / "features", FeatureStore.open(run / "features").header, torch.device("cpu"))
+    assert module is not None
+    rows = LabelledRows(FeatureStore.open(store), *({v.id: v for v in part} for part in (videos[:4], videos[4:])))
+    assert linear_accuracy(module.sola, rows[[(0, 0)]]) == pytest.approx(log[best]["val_accuracy"], abs=1e-3)
+
+
+def test_choosing_by_labels_needs_labels(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="uses labels: give --annotations"):
+        sola.run(options(store, tmp_path / "run", choose="linear-evaluation"))
 
 
 # --- Bad input --------------------------------------------------------------------------------------------------------
