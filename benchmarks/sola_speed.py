@@ -1,6 +1,6 @@
 """How fast and in how much memory SoLa trains, against a straightforward version and against the convolutions' FLOPs.
 
-    python benchmarks/sola_speed.py [--videos 300] [--rows 200] [--channels 2048] [--batch 256] [--hidden 1024] [--steps 5]
+    python benchmarks/sola_speed.py [--videos 300] [--rows 200] [--channels 2048] [--batch 256] [--hidden 1024]
 
 ours      `pipeline.subsequences` and `SoLa.at_centers`: one indexing of the array on disk a batch, and convolutions at
           the gathered rows alone
@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -114,18 +113,18 @@ def floor_seconds(options: argparse.Namespace) -> float:
     projector = 2 * channels * PROJECTOR_HIDDEN
     # Forward, and backward for weights and inputs; the first layer's inputs need no gradient.
     products = 3 * (module + projector) - kernel_size * channels * hidden
-    return 2 * options.batch * GATHERING.size * products / matmul_rate()
+    return float(2 * options.batch * GATHERING.size * products / matmul_rate())
 
 
 def matmul_rate(size: int = 3072, runs: int = 5) -> float:
     """Floating-point operations a second of a square matrix product."""
     left, right = torch.randn(size, size), torch.randn(size, size)
-    seconds: list[Any] = []
+    seconds = []
     for _ in range(runs):
         started = time.perf_counter()
         left @ right
         seconds.append(time.perf_counter() - started)
-    return 2 * size**3 / statistics.median(seconds)
+    return float(2 * size**3 / statistics.median(seconds))
 
 
 if __name__ == "__main__":
