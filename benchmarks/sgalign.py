@@ -20,10 +20,12 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from heads.sgalign import SGAlign, valid_cells
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from reference_gtad import DirectSGAlign, convolution_weight
+from reference_gtad import DirectSGAlign, convolution_weight  # noqa: E402
+
+from heads.sgalign import SGAlign, valid_cells  # noqa: E402
 
 SIZE, CHANNELS, OUTPUTS, BATCH = 100, 256, 512, 4
 

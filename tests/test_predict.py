@@ -198,8 +198,9 @@ def test_features_are_rounded_as_in_the_store(data: Path) -> None:
     exact_TC = np.random.default_rng(0).normal(0, 30, (8, CHANNELS)).astype(np.float32)
     stored_TC = exact_TC.astype(np.float16).astype(np.float32)
     run = load_run(data / "run")
+    timeline = Timeline(0.0, 0.2, 0.4)
     exact, stored = (
-        predict.detect_in(extract.VideoFeatures("a", features_TC, Timeline(0.0, 0.2, 0.4), 2.0), Path("a.mp4"), run)
+        predict.detect_in(extract.VideoFeatures("a", features_TC, timeline, 2.0), Path("a.mp4"), run, None)
         for features_TC in (exact_TC, stored_TC)
     )
     assert exact == stored
@@ -230,7 +231,7 @@ def test_a_broken_video_is_listed_and_the_others_are_done(
 def test_features_that_are_not_finite_are_a_failure(data: Path) -> None:
     features_TC = np.full((8, CHANNELS), np.nan, np.float32)
     video = extract.VideoFeatures("a", features_TC, Timeline(0.0, 0.2, 0.4), 2.0)
-    result = predict.detect_in(video, Path("a.mp4"), load_run(data / "run"))
+    result = predict.detect_in(video, Path("a.mp4"), load_run(data / "run"), None)
     assert result == extract.Failure("a", "a.mp4: the encoder gave features that are NaN or infinite")
 
 
