@@ -43,6 +43,8 @@ FEATURES = "features"
 SNAPSHOTS = 6
 SHUT = 0.05
 """A gate below may have left the features about as they were."""
+UNMOVED = 0.1
+"""A relative change below is as good as none."""
 LONGEST_SHARE = 0.5
 """Of a video. A subsequence that spans more is no longer the local one of the paper (supplement C)."""
 
@@ -317,12 +319,17 @@ def _report(metrics: Mapping[str, Any], failures: Collection[Failure]) -> None:
     if gate is not None:
         print(f"gate {gate:+.3f}, features moved by {change:.2f} of their spread within a video")
         if abs(gate) < SHUT:
-            print(
-                f"warning: the gate ends below {SHUT}; a step moves it by about the learning rate at most. If the "
-                "features moved too little, give more --steps or a higher --training.lr",
-                file=sys.stderr,
-            )
+            print(_about_a_shut_gate(change), file=sys.stderr)
     if failures:
         print(f"{len(failures)} videos could not be refined; the others are done:", file=sys.stderr)
     for failure in failures:
         print(f"  {failure.video_id}: {failure.reason}", file=sys.stderr)
+
+
+def _about_a_shut_gate(change: float) -> str:
+    if change < UNMOVED:
+        return (
+            f"warning: the gate ends below {SHUT} and the features hardly moved; a step moves the gate by about the "
+            "learning rate at most: give more --steps or a higher --training.lr"
+        )
+    return f"note: the gate ends below {SHUT}, but the convolutions behind it grew: the features moved"

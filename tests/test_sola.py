@@ -171,7 +171,12 @@ def test_a_finished_run_is_left_as_it_is(store: Path, tmp_path: Path, capsys: py
 def test_a_gate_that_stayed_shut_is_said(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     training = replace(options(store, tmp_path).training, lr=1e-5)
     assert sola.run(options(store, tmp_path / "run", training=training)) == 0
-    assert "warning: the gate ends below 0.05" in capsys.readouterr().err
+    assert "warning: the gate ends below 0.05 and the features hardly moved" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("change", "begins"), [(0.09, "warning: the gate ends"), (0.11, "note: the gate ends")])
+def test_a_shut_gate_is_no_matter_where_the_features_moved(change: float, begins: str) -> None:
+    assert sola._about_a_shut_gate(change).startswith(begins)
 
 
 def test_a_subsequence_as_long_as_the_videos_is_warned_of(
