@@ -141,13 +141,38 @@ class ClipBatches:
         def places(num_frames: int) -> NDArray[np.int64]:
             return self.form.frames_at(choose_start(self.form.last_start(num_frames)), num_frames)
 
-        if self.frames is not None:
-            return self.frames[index][places(len(self.frames[index]))]
-        clip = self.clips[index]
+        frames = ClipFrames(self.clips[index], self.form.resize, None if self.frames is None else self.frames[index])
+        return frames.read(places(frames.num_frames))
+
+
+class ClipFrames:
+    """The frames of one clip, resized: out of those that have been decoded already, or out of its file."""
+
+    def __init__(self, clip: Clip, resize: int, decoded: FrameArray | None = None) -> None:
+        """
+        Args:
+            clip: which clip.
+            resize: short side in pixels.
+            decoded: all its frames, (N, H, W, 3), resized, if they are at hand.
+
+        Raises:
+            VideoError, OSError: the file cannot be read, or has no frame in the clip's seconds.
+        """
+        self._clip, self._resize, self._decoded = clip, resize, decoded
+        if decoded is not None:
+            self.num_frames = len(decoded)
+            return
         with _time_limit_in_worker(TIME_LIMIT_S, clip.path):
-            info = probe_video(clip.path)
-            first, end = frame_range(info, clip)
-            return read_clip(clip.path, first + places(end - first), resize=self.form.resize, info=info)
+            self._info = probe_video(clip.path)
+            self._first, behind = frame_range(self._info, clip)
+        self.num_frames = behind - self._first
+
+    def read(self, places: NDArray[np.int64]) -> FrameArray:
+        """The frames (L, H, W, 3) at these places of the clip; no others are converted. Errors as above."""
+        if self._decoded is not None:
+            return self._decoded[places]
+        with _time_limit_in_worker(TIME_LIMIT_S, self._clip.path):
+            return read_clip(self._clip.path, self._first + places, resize=self._resize, info=self._info)
 
 
 def frame_range(info: VideoInfo, clip: Clip) -> tuple[int, int]:

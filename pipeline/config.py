@@ -139,6 +139,23 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SynthesisConfig:
+    """How BSP's boundary clips are made (`synth.boundaries`); the paper gives none of these numbers."""
+
+    tau: int | None = None
+    """Half of the frames of a boundary clip. Left out: half of what the encoder sees."""
+    epsilon: int = 2
+    """A blend of two clips takes 2 · epsilon frames; 0 is a hard cut."""
+    blend: Literal["diff-class", "both", "none"] = "diff-class"
+    """Which of diff-class and same-class are blended; the paper's blend diff-class alone."""
+    rates: tuple[float, ...] = (0.5, 2.0)
+    """Rates that the speed changes to, with commas; above 1 is faster. The slowest makes all clips take their frames at
+    least 1/rate frames apart, so that none is repeated."""
+    change_points: tuple[int, int] | None = None
+    """The first and the last frame after which the speed may change. Left out: 2 (or epsilon) frames from the ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SolaModuleConfig:
     """The SoLa module (`encoders.sola`)."""
 

@@ -17,7 +17,8 @@ FLOORS = (
     ("demo", "predict"),
     ("pretrain", "extract", "sola", "localize", "import_features", "merge_features", "analyze", "describe"),
     ("detector", "figures", "label_choice"),
-    ("linear_evaluation",),
+    ("boundary_files",),
+    ("boundary_clips", "linear_evaluation"),
     (
         "clip_batches",
         "encoding",
