@@ -162,7 +162,7 @@ class ClipFrames:
         if decoded is not None:
             self.num_frames = len(decoded)
             return
-        with _time_limit_in_worker(TIME_LIMIT_S, clip.path):
+        with time_limit_in_worker(TIME_LIMIT_S, clip.path):
             self._info = probe_video(clip.path)
             self._first, behind = frame_range(self._info, clip)
         self.num_frames = behind - self._first
@@ -171,7 +171,7 @@ class ClipFrames:
         """The frames (L, H, W, 3) at these places of the clip; no others are converted. Errors as above."""
         if self._decoded is not None:
             return self._decoded[places]
-        with _time_limit_in_worker(TIME_LIMIT_S, self._clip.path):
+        with time_limit_in_worker(TIME_LIMIT_S, self._clip.path):
             return read_clip(self._clip.path, self._first + places, resize=self._resize, info=self._info)
 
 
@@ -270,7 +270,7 @@ def _num_bytes(info: VideoInfo, clip: Clip, resize: int) -> float:
 
 
 @contextmanager
-def _time_limit_in_worker(seconds: float, path: Path) -> Iterator[None]:
+def time_limit_in_worker(seconds: float, path: Path) -> Iterator[None]:
     """End the decoding of one file in a data worker after so long; without a worker, or on Windows, never."""
     if get_worker_info() is None or not hasattr(signal, "setitimer"):
         yield

@@ -30,11 +30,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
 from pipeline.config import TrainingConfig
+from pipeline.places import Places
 from pipeline.run_folder import LAST_CHECKPOINT, write_text
 
 Losses = Callable[[Any, Any], dict[str, Tensor]]
 """(model, batch) to the scalar `loss` and whatever else is to be logged. A batch is a tuple; its first item's first
-axis is the batch axis, and it may be empty."""
+axis is the batch axis, and it may be empty. If it has `names`, a loss that is not finite is reported with them."""
 
 
 class Best(NamedTuple):
@@ -52,11 +53,11 @@ class BatchSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, places: list[tuple[int, int]], /) -> Any:
+    def __getitem__(self, places: Places, /) -> Any:
         """The batch of these (epoch, index) pairs. Anything random in it follows from the pair."""
 
 
-class EpochBatches(Sampler[list[tuple[int, int]]]):
+class EpochBatches(Sampler[Places]):
     """Batches of (epoch, index), in an order that (seed, epoch) alone decides."""
 
     def __init__(self, num_samples: int, batch_size: int, *, seed: int | None) -> None:
@@ -76,12 +77,13 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     def __len__(self) -> int:
         return math.ceil(self.num_samples / self.batch_size)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[Places]:
         order = np.arange(self.num_samples)
         if self.seed is not None:
             np.random.default_rng((self.seed, self.epoch)).shuffle(order)
-        for first in range(0, self.num_samples, self.batch_size):
-            yield [(self.epoch, int(index)) for index in order[first : first + self.batch_size]]
+        for batch, first in enumerate(range(0, self.num_samples, self.batch_size)):
+            chosen = order[first : first + self.batch_size].tolist()
+            yield Places(((self.epoch, index) for index in chosen), batch=batch)
 
 
 def load_batches(
@@ -125,6 +127,9 @@ def fit(
 
     Returns:
         The line of `run`/log.jsonl of the epoch whose weights the model has.
+
+    Raises:
+        ValueError: a loss or a gradient is not finite; `run`/last.ckpt is then what it was after the epoch before.
     """
     task = _Task(model, losses, training, steps_per_epoch=len(train))
     monitored = best if validation is not None and training.keep == "best" else None
@@ -196,7 +201,24 @@ class _Task(lightning.LightningModule):
         seed_epoch(self.options.seed, 1)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
-        return self._losses_of("train", batch)
+        self.batch_at_work = f"batch {batch_idx}{_named(batch)}"
+        loss = self._losses_of("train", batch)
+        self._check_finite("loss", [] if loss is None else [loss])
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # At 16 bits, gradients that are not finite are in order: the scaler then skips the step.
+        if self.options.precision != "16-mixed":
+            gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+            self._check_finite("gradient", gradients)
+
+    def _check_finite(self, what: str, values: list[Tensor]) -> None:
+        """Before the weights take it up: what is saved stays good."""
+        if values and not torch.stack([value.isfinite().all() for value in values]).all():
+            raise ValueError(
+                f"the {what} is not finite in epoch {self.current_epoch}, {self.batch_at_work}; the checkpoint of the "
+                "epoch before is kept. Train to another --out with a lower training.lr, or with training.clip_grad_norm"
+            )
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self._losses_of("val", batch)
@@ -210,8 +232,17 @@ class _Task(lightning.LightningModule):
         return losses["loss"]
 
 
+def _named(batch: Any) -> str:
+    names = getattr(batch, "names", ())
+    return f" ({', '.join(names)})" if names else ""
+
+
 class _EpochLog(Callback):
-    """`log.jsonl`: a line an epoch. Lightning's own CSV logger deletes the earlier epochs when a run is resumed."""
+    """`log.jsonl`: a line an epoch. Lightning's own CSV logger deletes the earlier epochs when a run is resumed.
+
+    `seconds` are those of the training batches and of the validation in the epoch, `waiting` is the share of them in
+    which the model waited for training batches.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -220,13 +251,21 @@ class _EpochLog(Callback):
         self.lines = _read_log(self.path)[: trainer.current_epoch]
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.started = time.perf_counter()
+        self.started = self.idle_since = time.perf_counter()
+        self.waited = 0.0
         self.lr = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.waited += time.perf_counter() - self.idle_since
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.idle_since = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
-        seconds = round(time.perf_counter() - self.started, 3)
-        self.lines.append({"epoch": trainer.current_epoch, "lr": self.lr, "seconds": seconds, **metrics})
+        seconds = time.perf_counter() - self.started
+        spent = {"seconds": round(seconds, 3), "waiting": round(self.waited / seconds, 3)}
+        self.lines.append({"epoch": trainer.current_epoch, "lr": self.lr, **spent, **metrics})
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
 
 

@@ -187,7 +187,7 @@ def cut_training_windows(
     windows: list[_Targets] = []
     left_out: list[str] = []
     for video_id, video in videos.items():
-        seconds_N2, labels_N = _segment_arrays(video, labels)
+        seconds_N2, labels_N = segment_arrays(video, labels)
         used_N = np.zeros(len(labels_N), dtype=bool)
         stored = store.videos[video_id]
         for window in _stored_windows(stored, num_rows, longest, rescale, row_step):
@@ -216,7 +216,7 @@ def _stored_windows(video: StoredVideo, num_rows: int, longest: float, rescale: 
     return windows_of(timeline, num_features, video.duration, num_rows=num_rows, longest=longest, rescale=rescale)
 
 
-def _segment_arrays(video: Video, labels: Sequence[str]) -> tuple[FloatArray, NDArray[np.int64]]:
+def segment_arrays(video: Video, labels: Sequence[str]) -> tuple[FloatArray, NDArray[np.int64]]:
     """Segments (N, 2) in seconds and class indices (N,); segments of other classes are left out.
 
     Those that are labelled "Ambiguous" are there with the index -1: for the heads something happens, of no class.

@@ -194,7 +194,7 @@ class HangingInWorkers(ClipBatches):
 
     def _read(self, index, choose_start):  # type: ignore[no-untyped-def]
         if index == 0 and get_worker_info() is not None:
-            with module._time_limit_in_worker(0.2, self.clips[0].path):
+            with module.time_limit_in_worker(0.2, self.clips[0].path):
                 time.sleep(60)
         return super()._read(index, choose_start)
 

@@ -23,6 +23,8 @@ FLOORS = (
         "clip_batches",
         "encoding",
         "evaluate",
+        "fidelity",
+        "places",
         "refinement",
         "report",
         "run_folder",

@@ -2,11 +2,13 @@
 
 import json
 import math
+import pickle
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.config import TrainingConfig
+from pipeline.places import Places
 from pipeline.training import Best, EpochBatches, fit, load_batches, lr_factor
 
 TRAINING = TrainingConfig(epochs=4, batch_size=4, lr=1e-2, lr_steps=(2,), device="cpu", num_workers=0)
@@ -74,7 +77,11 @@ def first_weight(model: nn.Module) -> Tensor:
 
 def log_lines(run: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+    return [untimed(line) for line in lines]
+
+
+def untimed(line: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in line.items() if key not in ("seconds", "waiting")}
 
 
 def same_weights(a: nn.Module, b: nn.Module) -> bool:
@@ -93,7 +100,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, ema: float | No
     resumed, resumed_line = train(tmp_path / "killed", training)
     assert same_weights(whole, resumed)
     assert log_lines(tmp_path / "whole") == log_lines(tmp_path / "killed")
-    assert {**whole_line, "seconds": 0} == {**resumed_line, "seconds": 0}
+    assert untimed(whole_line) == untimed(resumed_line)
 
 
 def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
@@ -149,6 +156,46 @@ def test_log_holds_losses_rate_and_seconds(tmp_path: Path) -> None:
     assert lines[-1]["train_loss"] < lines[0]["train_loss"]
 
 
+def test_the_log_holds_the_share_of_waiting(tmp_path: Path) -> None:
+    class Slow(Points):
+        def __getitem__(self, places: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+            time.sleep(0.2)
+            return super().__getitem__(places)
+
+    fit(build(), losses, load_batches(Slow(), 4), None, run=tmp_path, training=replace(TRAINING, epochs=1))
+    [line] = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert 0.6 <= line["waiting"] * line["seconds"] < line["seconds"]
+
+
+@pytest.mark.parametrize("bad", ["loss", "gradient"])
+@pytest.mark.parametrize("batch", [0, 2])  # the first of an epoch and, just before a checkpoint is taken, the last
+def test_what_is_not_finite_stops_before_the_weights_take_it_up(tmp_path: Path, bad: str, batch: int) -> None:
+    class Batch(NamedTuple):
+        inputs: Tensor
+        wanted: Tensor
+        names: list[str]
+
+    class Named(Points):
+        def __getitem__(self, places: list[tuple[int, int]]) -> Batch:  # type: ignore[override]
+            return Batch(*super().__getitem__(places), [f"sample {epoch}.{index}" for epoch, index in places])
+
+    def diverging(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        loss = losses(model, batch[:2])["loss"]
+        if batch.names[0] == bad_name:
+            # The root of zero is zero, its gradient infinite.
+            loss = loss * math.nan if bad == "loss" else loss + (0 * model(batch.inputs).sum()).sqrt()
+        return {"loss": loss}
+
+    bad_name = f"sample 1.{4 * batch}"
+    training = replace(TRAINING, optimizer="sgd")
+    named = rf"the {bad} is not finite in epoch 1, batch {batch} \({bad_name}, .*lower training.lr"
+    with pytest.raises(ValueError, match=named):
+        fit(build(), diverging, load_batches(Named(), 4), None, run=tmp_path, training=training)
+    kept = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(weight.isfinite().all() for weight in kept.values())
+    assert len(log_lines(tmp_path)) == 1
+
+
 def test_nothing_is_written_outside_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
@@ -202,6 +249,15 @@ def test_epoch_batches_are_whole_and_follow_from_seed_and_epoch() -> None:
     assert [i for _, i in first] != [i for _, i in collect(EpochBatches(10, 4, seed=4), 0)]
     assert [len(batch) for batch in EpochBatches(10, 4, seed=None)] == [4, 4, 2]
     assert list(collect(EpochBatches(3, 2, seed=None), 7)) == [(7, 0), (7, 1), (7, 2)]
+
+
+def test_batches_know_their_number() -> None:
+    assert [places.batch for places in EpochBatches(10, 4, seed=3)] == [0, 1, 2]
+
+
+def test_places_reach_the_data_workers() -> None:
+    places = pickle.loads(pickle.dumps(Places([(7, 0), (7, 1)], batch=3)))
+    assert (list(places), places.batch) == ([(7, 0), (7, 1)], 3)
 
 
 def test_lr_factor() -> None:
