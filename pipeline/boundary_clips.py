@@ -140,7 +140,7 @@ class BoundaryBatches:
         )
 
     def check(self) -> None:
-        """Try to make a few boundary clips. ValueError with a reason if not one can be made, as with too short clips."""
+        """Try a few places. ValueError with a reason if none gives a boundary clip: if all clips are too short, say."""
         failed: list[tuple[str, str]] = []
         if all(self.make(0, index, failed) is None for index in range(min(self.size, 4 * len(self.kinds)))):
             raise ValueError(

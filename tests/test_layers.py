@@ -21,6 +21,7 @@ FLOORS = (
     ("boundary_clips", "linear_evaluation"),
     (
         "clip_batches",
+        "contact_sheet",
         "encoding",
         "evaluate",
         "fidelity",
