@@ -42,6 +42,7 @@ from encoders import Encoder, build_encoder  # noqa: E402
 from encoders.weights import save_weights  # noqa: E402
 from pipeline import extract, localize, pretrain  # noqa: E402
 from pipeline.clip_batches import random_crop  # noqa: E402
+from pipeline.clip_training import Classifier  # noqa: E402
 from pipeline.config import ExtractConfig, LocalizeConfig, PretrainConfig  # noqa: E402
 from pipeline.data.annotations import Video, read_annotations  # noqa: E402
 from pipeline.data.features import ENCODER_WEIGHTS, FeatureStore, StoreHeader  # noqa: E402
@@ -49,7 +50,6 @@ from pipeline.data.files import find_videos  # noqa: E402
 from pipeline.data.snippets import Sampling, sample_snippets  # noqa: E402
 from pipeline.data.video import probe_video, read_frames  # noqa: E402
 from pipeline.flags import parse  # noqa: E402
-from pipeline.pretrain import Classifier  # noqa: E402
 from pipeline.training import fit, load_batches  # noqa: E402
 from synth.scenes import SIZES, write_dataset  # noqa: E402
 

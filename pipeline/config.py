@@ -108,8 +108,8 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
-    """Trimmed clips to encoder weights by action classification (the papers' ACP)."""
+class ClipTrainingConfig:
+    """What the stages share that train an encoder on trimmed clips (`pipeline.clip_training`)."""
 
     clips: Path
     """A csv in the Kinetics layout, or a tree of class_name/clip.mp4."""
@@ -136,6 +136,11 @@ class PretrainConfig:
             optimizer="sgd", lr=0.02, epochs=50, batch_size=64, lr_steps=(20, 40), clip_grad_norm=20.0, num_workers=2
         )
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(ClipTrainingConfig):
+    """Trimmed clips to encoder weights by action classification (the papers' ACP)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,10 +16,11 @@ FLOORS = (
     ("cli",),
     ("demo", "predict"),
     ("pretrain", "extract", "sola", "localize", "import_features", "merge_features", "analyze", "describe"),
-    ("detector", "figures", "label_choice"),
+    ("clip_training", "detector", "figures", "label_choice"),
     ("boundary_files",),
     ("boundary_clips", "linear_evaluation"),
     (
+        "boundary_differences",
         "clip_batches",
         "contact_sheet",
         "encoding",
