@@ -3,13 +3,15 @@
     OUT/average_tsm.png, .svg        how similar rows are that stand near each other, and SoLa's target (its Fig. 3)
     OUT/video_tsms.png, .svg         similarity matrices of some videos in each store (Fig. 5)
     OUT/linear_evaluation.png, .svg  with --annotations: foreground or background, by a linear classifier (Fig. 6)
+    OUT/boundaries.png, .svg         with --annotations: how features change at boundaries and elsewhere (BSP, Fig. 4)
     OUT/snapshots.png, .svg          with --run: predicted similarity along a SoLa training (Fig. 4)
     OUT/analysis.json                all their numbers; written last
 
-Only videos that all stores hold are looked at: those of the validation subset, or all, where no annotations are given.
+The papers are SoLa's but where another is named. Only videos that all stores hold are looked at: those of the
+validation subset, or all, where no annotations are given.
 Similarities are rescaled cosines, (1 + cosine) / 2; the standard deviations of Fig. 5 are those of the cosines.
 
-Shapes: T rows of a video, S rows of a subsequence, N snapshots, R runs (seeds), E epochs.
+Shapes: T rows of a video, S rows of a subsequence, N snapshots, R runs (seeds), E epochs, C channels.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +31,17 @@ from rich.console import Console
 from rich.progress import track
 
 from encoders.similarity import target_tsm
+from pipeline.boundary_differences import (
+    EDGES,
+    BoundaryDifferences,
+    Differences,
+    Pairs,
+    absolute_differences,
+    boundary_differences,
+    find_pairs,
+)
 from pipeline.config import AnalyzeConfig
-from pipeline.data.annotations import Video, format_blemishes, read_annotations
+from pipeline.data.annotations import Segment, Video, format_blemishes, read_annotations
 from pipeline.data.features import FeatureStore, StoredVideo
 from pipeline.data.files import match_ids, write_json
 from pipeline.linear_evaluation import labelled_rows, linear_evaluation, majority
@@ -39,7 +50,7 @@ from pipeline.self_similarity import average_tsm, by_interval, self_similarity, 
 from pipeline.windows import load_finite
 
 if TYPE_CHECKING:
-    from pipeline.figures import VideoTSM
+    from pipeline.figures import DrawnPair, VideoTSM
 
 FloatArray = NDArray[np.float64]
 
@@ -61,14 +72,18 @@ def run(config: AnalyzeConfig) -> int:
     notes: Counter[str] = Counter()
     chosen = choose_videos(config, notes)
     snapshots = None if config.run is None else read_snapshots(config.run)
-    similarity_of = {source.name: measure(source, chosen.shown, config, notes) for source in chosen.sources}
-    linear_of = {source.name: evaluate_linearly(source, chosen, config) for source in chosen.sources if chosen.train}
+    measured = Measured(
+        {source.name: measure(source, chosen.shown, config, notes) for source in chosen.sources},
+        {source.name: evaluate_linearly(source, chosen, config) for source in chosen.sources if chosen.train},
+        differences_by_store(chosen, notes),
+        snapshots,
+    )
     config.out.mkdir(parents=True, exist_ok=True)
-    _draw(config, chosen, similarity_of, linear_of, snapshots)
-    write_json(config.out / "analysis.json", _numbers(config, chosen, similarity_of, linear_of, snapshots, notes))
+    _draw(config, chosen, measured)
+    write_json(config.out / "analysis.json", _numbers(config, chosen, measured, notes))
     if line := format_blemishes(notes):
         console.print(f"note: {line}", markup=False, highlight=False)
-    print("\n".join(_table(similarity_of, linear_of)))
+    print("\n".join(_table(measured)))
     return 0
 
 
@@ -330,28 +345,55 @@ def evaluate_linearly(source: Source, chosen: Chosen, config: AnalyzeConfig) -> 
     return LinearEvaluation(np.array(accuracy_RE), majority(labels["val"]), rows, options.last_epochs)
 
 
+# --- Differences at boundaries ----------------------------------------------------------------------------------------
+
+
+def differences_by_store(chosen: Chosen, notes: Counter[str]) -> dict[str, BoundaryDifferences]:
+    """How each store's features change at the boundaries of the validation videos; without annotations, none."""
+    found = {}
+    for source in chosen.sources if chosen.val else ():
+        videos = ((source.load(key), source.video(key).timeline, video.segments) for key, video in chosen.val.items())
+        differences = boundary_differences(videos)
+        if differences is not None:
+            found[source.name] = differences
+        notes[f"{source.name}: no two snippets to compare at a boundary, or none elsewhere"] += differences is None
+    return found
+
+
+def _pairs(source: Source, video_id: str, segments: Iterable[Segment]) -> Pairs:
+    stored = source.video(video_id)
+    return find_pairs(segments, stored.timeline, stored.rows)
+
+
 # --- What is written --------------------------------------------------------------------------------------------------
 
 
-def _draw(
-    config: AnalyzeConfig,
-    chosen: Chosen,
-    similarity_of: Mapping[str, Similarity],
-    linear_of: Mapping[str, LinearEvaluation],
-    snapshots: Snapshots | None,
-) -> None:
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Everything that was computed, by the stores' names; what was not asked for is empty or None."""
+
+    similarity_of: Mapping[str, Similarity]
+    linear_of: Mapping[str, LinearEvaluation]
+    differences_of: Mapping[str, BoundaryDifferences]
+    snapshots: Snapshots | None
+
+
+def _draw(config: AnalyzeConfig, chosen: Chosen, measured: Measured) -> None:
     from pipeline import figures
 
     with figures.style():
-        averages = {name: similarity.average_SS for name, similarity in similarity_of.items()}
+        averages = {name: similarity.average_SS for name, similarity in measured.similarity_of.items()}
         target_SS = _target(config.tsm_size, config.k)
         figures.save(figures.average_tsms(target_SS, averages, config.step), config.out, "average_tsm")
-        figures.save(_draw_videos(chosen, similarity_of), config.out, "video_tsms")
-        if linear_of:
-            curves = {name: linear.accuracy_RE for name, linear in linear_of.items()}
-            majorities = {linear.majority for linear in linear_of.values()}
+        figures.save(_draw_videos(chosen, measured.similarity_of), config.out, "video_tsms")
+        if measured.linear_of:
+            curves = {name: linear.accuracy_RE for name, linear in measured.linear_of.items()}
+            majorities = {linear.majority for linear in measured.linear_of.values()}
             figures.save(figures.accuracy_curves(curves, majorities), config.out, "linear_evaluation")
-        if snapshots is not None:
+        if measured.differences_of:
+            pairs = _drawn_pairs(chosen, measured.differences_of)
+            figures.save(figures.boundary_differences(measured.differences_of, pairs), config.out, "boundaries")
+        if (snapshots := measured.snapshots) is not None:
             drawn = figures.snapshots(snapshots.steps_N, snapshots.tsm_NSS, snapshots.target_SS)
             figures.save(drawn, config.out, "snapshots")
 
@@ -381,14 +423,25 @@ def _video_tsm(source: Source, video_id: str) -> VideoTSM:
     )
 
 
-def _numbers(
-    config: AnalyzeConfig,
-    chosen: Chosen,
-    similarity_of: Mapping[str, Similarity],
-    linear_of: Mapping[str, LinearEvaluation],
-    snapshots: Snapshots | None,
-    notes: Mapping[str, int],
-) -> dict[str, Any]:
+def _drawn_pairs(chosen: Chosen, names: Container[str]) -> list[DrawnPair]:
+    """Of the first drawn video that has both: a pair at a boundary, and the pair elsewhere that is nearest to it."""
+    from pipeline import figures
+
+    sources = [source for source in chosen.sources if source.name in names]
+    for video_id in chosen.drawn:
+        pairs_of = {source: _pairs(source, video_id, chosen.val[video_id].segments) for source in sources}
+        if all(len(pairs.boundary) and len(pairs.elsewhere) for pairs in pairs_of.values()):
+            at, away = {}, {}
+            for source, pairs in pairs_of.items():
+                nearest = np.abs(pairs.elsewhere - pairs.boundary[0]).argmin()
+                rows = np.array([pairs.boundary[0], pairs.elsewhere[nearest]])
+                at[source.name], away[source.name] = absolute_differences(source.load(video_id), rows, pairs.gap)
+            return [figures.DrawnPair(f"{video_id}, boundary", at), figures.DrawnPair(f"{video_id}, elsewhere", away)]
+    return []
+
+
+def _numbers(config: AnalyzeConfig, chosen: Chosen, measured: Measured, notes: Mapping[str, int]) -> dict[str, Any]:
+    similarity_of = measured.similarity_of
     numbers: dict[str, Any] = {
         "stores": {name: str(path) for name, path in zip(similarity_of, config.features, strict=True)},
         "videos": len(chosen.shown),
@@ -401,9 +454,12 @@ def _numbers(
             "stores": {name: _similarity_numbers(similarity) for name, similarity in similarity_of.items()},
         },
     }
-    if linear_of:
-        numbers["linear_evaluation"] = {name: _linear_numbers(linear) for name, linear in linear_of.items()}
-    if snapshots is not None:
+    if measured.linear_of:
+        numbers["linear_evaluation"] = {name: _linear_numbers(linear) for name, linear in measured.linear_of.items()}
+    if measured.differences_of:
+        stores = {name: _difference_numbers(differences) for name, differences in measured.differences_of.items()}
+        numbers["boundary_differences"] = {"edges": EDGES.tolist(), "stores": stores}
+    if (snapshots := measured.snapshots) is not None:
         differences_N = np.abs(snapshots.tsm_NSS - snapshots.target_SS).mean(axis=(1, 2))
         numbers["snapshots"] = {
             "k": snapshots.k,
@@ -439,16 +495,25 @@ def _linear_numbers(linear: LinearEvaluation) -> dict[str, Any]:
     }
 
 
-def _table(similarity_of: Mapping[str, Similarity], linear_of: Mapping[str, LinearEvaluation]) -> list[str]:
+def _difference_numbers(differences: BoundaryDifferences) -> dict[str, Any]:
+    def of(pairs: Differences) -> dict[str, Any]:
+        return {"pairs": len(pairs.means_P), "mean": pairs.mean, "density": pairs.density.tolist()}
+
+    return {"auc": differences.auc, "boundary": of(differences.boundary), "elsewhere": of(differences.elsewhere)}
+
+
+def _table(measured: Measured) -> list[str]:
     """The numbers to compare stores by, as lines for the terminal."""
-    width = max(map(len, similarity_of))
+    width = max(map(len, measured.similarity_of))
     lines = []
-    for name, similarity in similarity_of.items():
+    for name, similarity in measured.similarity_of.items():
         line = f"{name:<{width}}  mean of std-dev {similarity.mean_std:.4f}"
-        if name in linear_of:
-            linear = linear_of[name]
+        if linear := measured.linear_of.get(name):
             line += (
                 f"  linear evaluation {linear.results.mean():.2f} % (the more frequent class: {linear.majority:.2f})"
             )
+        if differences := measured.differences_of.get(name):
+            at, away = differences.boundary.mean, differences.elsewhere.mean
+            line += f"  difference at boundaries {at:.3f}, elsewhere {away:.3f} (AUC {differences.auc:.3f})"
         lines.append(line)
     return lines

@@ -1,9 +1,9 @@
-"""Figures of features: similarity matrices and accuracy curves, drawn with matplotlib.
+"""Figures of features: similarity matrices, accuracy curves and differences at boundaries, drawn with matplotlib.
 
 Similarities are drawn as the paper of SoLa scales them: (1 + cosine) / 2, from 0 to 1. Every function returns a figure,
 which `save` writes; both are to be called within `style()`.
 
-Shapes: T rows of a video, S rows of a subsequence, N snapshots, R runs of a training (seeds), E epochs.
+Shapes: T rows of a video, S rows of a subsequence, N snapshots, R runs of a training (seeds), E epochs, C channels.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from pipeline.boundary_differences import EDGES, BoundaryDifferences
 from pipeline.self_similarity import by_interval
 
 FloatArray = NDArray[np.float64]
@@ -159,3 +160,46 @@ def accuracy_curves(accuracy_of: Mapping[str, FloatArray], majorities: Collectio
     axis.set(xlabel="epoch", ylabel="test accuracy (%)", title="foreground or background, by one linear layer")
     axis.legend()
     return figure
+
+
+# --- Boundaries -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnPair:
+    """Absolute differences (C,) of a pair of snippets in each store, by the store's name; `title` says which pair."""
+
+    title: str
+    difference_of: Mapping[str, FloatArray]
+
+
+def boundary_differences(differences_of: Mapping[str, BoundaryDifferences], pairs: Sequence[DrawnPair]) -> Figure:
+    """A column for each store: differences of single pairs, and histograms of those of all pairs (BSP, Fig. 4).
+
+    The channels of a difference are laid out as a matrix, row by row; the matrices are on one scale.
+    """
+    lines = len(pairs) + 1
+    figure = Figure(figsize=(0.6 + 1.2 * PANEL * len(differences_of), PANEL * lines), layout="constrained")
+    axes = figure.subplots(lines, len(differences_of), squeeze=False)
+    for line, pair in zip(axes, pairs, strict=False):
+        drawn = {name: pair.difference_of[name] for name in differences_of}
+        for axis, difference_C in zip(line, drawn.values(), strict=True):
+            image = _draw_matrix(axis, _as_matrix(difference_C), f"mean {difference_C.mean():.3f}", low=0, high=2)
+            axis.set(xticks=[], yticks=[])
+        line[0].set_ylabel(pair.title)
+        figure.colorbar(image, ax=line, shrink=0.7)
+    for axis, differences in zip(axes[-1], differences_of.values(), strict=True):
+        for sort in ("boundary", "elsewhere"):
+            axis.stairs(getattr(differences, sort).density, EDGES, label=sort)
+        axis.set(yscale="log", xlabel="absolute difference", title=f"AUC {differences.auc:.3f}")
+    axes[-1][0].set_ylabel("density")
+    axes[-1][0].legend()
+    for axis, name in zip(axes[0], differences_of, strict=True):
+        axis.set_title(f"{name}\n\n{axis.get_title()}")
+    return figure
+
+
+def _as_matrix(values_C: FloatArray) -> FloatArray:
+    """Row by row, as near to a square as C allows: 2048 to 32 × 64."""
+    num_rows = max(n for n in range(1, int(len(values_C) ** 0.5) + 1) if len(values_C) % n == 0)
+    return values_C.reshape(num_rows, -1)
