@@ -7,8 +7,9 @@ Compared are neighbouring snippets that share no frame, rows t and t + g with g 
                       ^           ^
                     start        end     of a true segment
 
-A pair with a boundary in its first snippet and none in its second is a `boundary` pair; one with none in either is an
-`elsewhere` pair. Rows are scaled to a root mean square of 1, so that numbers of channels do not matter.
+A pair with a boundary in its first snippet, up to where its second begins, and none in the second is a `boundary`
+pair; one with none at all is an `elsewhere` pair. Rows are scaled to a root mean square of 1, so that numbers of channels
+do not matter.
 
 Shapes: T rows of a video, P pairs of rows, C channels.
 """
@@ -42,12 +43,14 @@ class Pairs(NamedTuple):
 
 def find_pairs(segments: Iterable[Segment], timeline: Timeline, num_rows: int) -> Pairs:
     """The pairs of a video with these true segments."""
-    gap = max(1, math.ceil(timeline.length / timeline.stride - 1e-6))
-    centers_T = timeline.centers(num_rows)
-    holds_T = np.zeros(num_rows, dtype=bool)
-    for second in {second for segment in segments for second in (segment.start, segment.end)}:
-        holds_T |= np.abs(centers_T - second) < timeline.length / 2
-    first_P, second_P = holds_T[:-gap], holds_T[gap:]
+    rounding = 1e-6 * timeline.stride
+    gap = max(1, math.ceil((timeline.length - rounding) / timeline.stride))
+    boundaries = np.sort([second for segment in segments for second in (segment.start, segment.end)])
+    start_T = timeline.centers(num_rows) - timeline.length / 2 + rounding
+    # Boundaries up to the start of each row, and up to its end: one on the edge belongs to what stands before it.
+    before_T = np.searchsorted(boundaries, start_T, "right")
+    until_T = np.searchsorted(boundaries, start_T + timeline.length - 2 * rounding, "left")
+    first_P, second_P = before_T[gap:] > before_T[:-gap], until_T[gap:] > before_T[gap:]
     return Pairs(np.flatnonzero(first_P & ~second_P), np.flatnonzero(~first_P & ~second_P), gap)
 
 

@@ -130,6 +130,22 @@ def test_linear_evaluation_tells_a_keen_store_from_a_dull_one(
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_keen_store_differs_more_at_boundaries_than_elsewhere(
+    tmp_path: Path, dull: Path, keen: Path, annotations: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = analyze(tmp_path / "out", dull, keen, annotations=annotations)["boundary_differences"]
+    for store in found["stores"].values():
+        assert store["boundary"]["pairs"] == 4  # the ends of one segment in each of two videos, on edges of rows
+        assert store["elsewhere"]["pairs"] == 2 * (ROWS - 1) - 4
+    keen_one = found["stores"]["keen"]
+    assert keen_one["auc"] == 1
+    assert keen_one["boundary"]["mean"] > 2 * keen_one["elsewhere"]["mean"]
+    for sort in ("boundary", "elsewhere"):
+        assert len(keen_one[sort]["density"]) == len(found["edges"]) - 1
+    assert "(AUC 1.000)" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_videos_are_found_with_or_without_the_prefix_v(tmp_path: Path, dull: Path, annotations: Path) -> None:
     prefixed = {f"v_{video_id}": walk(seed, 0.0) for seed, video_id in enumerate(("t0", "t1", "t2", "v0", "v1"))}
     other = write_store(tmp_path / "prefixed", prefixed)
@@ -191,6 +207,10 @@ def test_figures_name_what_they_show(tmp_path: Path, dull: Path, keen: Path, ann
     frames = re.findall("stroke: #ff0000", (out / "video_tsms.svg").read_text())
     assert len(frames) == 2  # the true segment, in each store
     assert {*names, "the more frequent class alone: 66.7"} <= set(texts(out / "linear_evaluation.svg"))
+    boundaries = texts(out / "boundaries.svg")
+    found = numbers["boundary_differences"]["stores"]
+    assert {*names, "v1, boundary", "v1, elsewhere", "boundary", "elsewhere"} <= set(boundaries)
+    assert {f"AUC {store['auc']:.3f}" for store in found.values()} <= set(boundaries)
     assert not (out / "snapshots.svg").exists()
 
 
