@@ -26,6 +26,7 @@ FLOORS = (
         "encoding",
         "evaluate",
         "fidelity",
+        "lofi_batches",
         "places",
         "refinement",
         "report",
