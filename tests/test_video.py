@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from video_files import copy_packets, read_index, read_indices, write_sound, write_video
+from video_files import copy_packets, overwrite_packets, read_index, read_indices, write_sound, write_video
 
 from pipeline.data import packets as packets_module
 from pipeline.data import video
@@ -419,7 +419,7 @@ def test_a_stream_without_any_keyframe(make: Make, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("decoder", ["pyav", "auto"])
 def test_a_packet_without_a_picture_shows_the_one_before(tmp_path: Path, decoder: video.Decoder) -> None:
-    path = _overwrite_packets(write_video(tmp_path / "hurt.mp4", N, options=EVERY_TENTH), range(19, 20))
+    path = overwrite_packets(write_video(tmp_path / "hurt.mp4", N, options=EVERY_TENTH), range(19, 20))
     assert probe_video(path).num_frames == N
     expected = [*range(19), 18, *range(20, N)]
     assert read_indices(list(read_frames(path, range(N), decoder=decoder))) == expected
@@ -427,25 +427,13 @@ def test_a_packet_without_a_picture_shows_the_one_before(tmp_path: Path, decoder
 
 
 def test_more_than_a_second_without_a_picture_is_damage(tmp_path: Path) -> None:
-    path = _overwrite_packets(write_video(tmp_path / "hurt.mp4", 100, options=EVERY_TENTH), range(20, 60))
+    path = overwrite_packets(write_video(tmp_path / "hurt.mp4", 100, options=EVERY_TENTH), range(20, 60))
     frames = read_frames(path, range(100), decoder="pyav")
     with pytest.raises(VideoError, match=r"hurt.mp4: no picture decodes at 1.80 s \(frame 45\); the file is damaged"):
         list(frames)
     assert read_indices(read_clip(path, [10, 80])) == [10, 80]
     with pytest.raises(VideoError, match=r"no picture decodes at 2.00 s"):
         read_clip(path, [50])
-
-
-def _overwrite_packets(path: Path, numbers: range) -> Path:
-    with av.open(str(path)) as container:
-        packets = [packet for packet in container.demux(video=0) if packet.size]
-    content = bytearray(path.read_bytes())
-    for number in numbers:
-        start, size = packets[number].pos, packets[number].size
-        assert start is not None
-        content[start : start + size] = bytes(size)
-    path.write_bytes(content)
-    return path
 
 
 def test_reading_videos_needs_no_torch() -> None:

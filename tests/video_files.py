@@ -113,6 +113,19 @@ def copy_packets(source: Path, path: Path, *, first: int = 0, last: int | None =
     return path
 
 
+def overwrite_packets(path: Path, numbers: range) -> Path:
+    """Write zeros over some packets' bytes: a file that opens and then does not decode there."""
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    content = bytearray(path.read_bytes())
+    for number in numbers:
+        start, size = packets[number].pos, packets[number].size
+        assert start is not None
+        content[start : start + size] = bytes(size)
+    path.write_bytes(content)
+    return path
+
+
 def write_sound(path: Path, seconds: float) -> Path:
     """Write a silent sound track, without video."""
     with av.open(str(path), "w") as container:
