@@ -69,7 +69,11 @@ class TrainingConfig:
     epochs: int = 10
     """Passes over the training data."""
     batch_size: int = 16
-    """Samples in an optimiser step."""
+    """Samples in a batch; an optimiser step sees `accumulate` · `devices` batches."""
+    accumulate: int = 1
+    """Batches whose gradients are added up for an optimiser step."""
+    devices: int = 1
+    """GPUs, each with batches of its own (DDP); where training runs on the CPU, processes."""
     lr: float = 1e-3
     """Learning rate."""
     weight_decay: float = 1e-4
@@ -103,8 +107,14 @@ class TrainingConfig:
     validation videos are the test set)."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError(f"training.epochs is {self.epochs}, batch_size {self.batch_size}; both must be at least 1")
+        for name in ("epochs", "batch_size", "accumulate", "devices"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name} is {getattr(self, name)}; it must be at least 1")
+
+    @property
+    def step_size(self) -> int:
+        """Samples in an optimiser step."""
+        return self.batch_size * self.accumulate * self.devices
 
 
 @dataclass(frozen=True, kw_only=True)

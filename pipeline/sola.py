@@ -214,9 +214,10 @@ def train(config: SolaConfig, store: FeatureStore, subsequences: Subsequences) -
         subsequences, training.batch_size, shuffle_seed=training.seed, num_workers=training.num_workers
     )
     matching = _build(config, store.channels_of(store.videos), num_steps=training.epochs * len(batches))
+    steps_per_epoch = math.ceil(len(subsequences) / training.step_size)
     print(
         f"{len(subsequences.rows)} videos, {training.epochs} epochs of {len(subsequences)} subsequences: "
-        f"{training.epochs * len(batches)} optimiser steps",
+        f"{training.epochs * steps_per_epoch} optimiser steps",
         file=sys.stderr,
     )
     choice = None if config.choose == "last" else load_batches(_labelled_rows(config, store), 1)
@@ -232,7 +233,7 @@ def _with_epochs(config: SolaConfig, subsequences: int) -> TrainingConfig:
     """The training options with as many whole epochs as `config.steps` asks for."""
     if config.steps is None:
         return config.training
-    steps_per_epoch = math.ceil(subsequences / config.training.batch_size)
+    steps_per_epoch = math.ceil(subsequences / config.training.step_size)
     return replace(config.training, epochs=math.ceil(config.steps / steps_per_epoch))
 
 

@@ -5,6 +5,10 @@ this file adds is that a killed run, started again, comes to the same weights as
 are taken at epoch ends, data order and augmentation follow from (seed, epoch, index), and every epoch begins with
 random states that follow from (seed, epoch), so that nothing of an interrupted epoch is left over.
 
+An optimiser step sees `batch_size` samples, times `accumulate` batches, times `devices`: whichever of the three is
+doubled, the step is the same, as long as the loss is a mean over samples. Lightning starts the processes of further
+devices as copies of the command, which go through the stage until here, train, and leave.
+
 Lightning takes seconds to import: only training stages import this module, and no data worker does.
 """
 
@@ -58,7 +62,16 @@ class BatchSource(Protocol):
 
 
 class EpochBatches(Sampler[Places]):
-    """Batches of (epoch, index), in an order that (seed, epoch) alone decides."""
+    """Batches of (epoch, index), in an order that (seed, epoch) alone decides.
+
+    Processes that train together share what is then a larger batch:
+
+        order      a b c d e f g h i        9 samples, 2 a batch, 2 processes
+        process 0  a b|    e f|    i
+        process 1      c d|    g h|  (i)
+
+    A process for which nothing is left gets a sample again, which does not count, because all must go on together.
+    """
 
     def __init__(self, num_samples: int, batch_size: int, *, seed: int | None) -> None:
         """
@@ -69,21 +82,43 @@ class EpochBatches(Sampler[Places]):
         """
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
         self.epoch = 0
+        self.process, self.num_processes = 0, 1
+
+    def share(self, process: int, num_processes: int) -> None:
+        """Be the batches of one of several processes that train together."""
+        self.process, self.num_processes = process, num_processes
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls it before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return math.ceil(self.num_samples / self.batch_size)
+        return math.ceil(self.num_samples / self._shared_size)
 
     def __iter__(self) -> Iterator[Places]:
         order = np.arange(self.num_samples)
         if self.seed is not None:
             np.random.default_rng((self.seed, self.epoch)).shuffle(order)
-        for batch, first in enumerate(range(0, self.num_samples, self.batch_size)):
-            chosen = order[first : first + self.batch_size].tolist()
-            yield Places(((self.epoch, index) for index in chosen), batch=batch)
+        for batch, first in enumerate(range(0, self.num_samples, self._shared_size)):
+            shared = order[first : first + self._shared_size]
+            own = np.array_split(shared, self.num_processes)[self.process]
+            chosen = own if len(own) else shared[:1]
+            yield Places(((self.epoch, index) for index in chosen.tolist()), batch=batch)
+
+    @property
+    def _shared_size(self) -> int:
+        return self.batch_size * self.num_processes
+
+    def num_counted(self, batch: int) -> int:
+        """How many samples of the batch with this number count; 0 if it only repeats another process's sample."""
+        shared = min(self._shared_size, self.num_samples - batch * self._shared_size)
+        return shared // self.num_processes + (self.process < shared % self.num_processes)
+
+    def weight(self, batch: int, accumulate: int) -> float:
+        """Factor on a batch's mean loss that makes a mean over batches and processes one over a step's samples."""
+        first = batch // accumulate * accumulate * self._shared_size
+        in_step = min(accumulate * self._shared_size, self.num_samples - first)
+        return self.num_counted(batch) * accumulate * self.num_processes / in_step
 
 
 def load_batches(
@@ -131,12 +166,15 @@ def fit(
     Raises:
         ValueError: a loss or a gradient is not finite; `run`/last.ckpt is then what it was after the epoch before.
     """
-    task = _Task(model, losses, training, steps_per_epoch=len(train))
+    loaders = {"train": train} if validation is None else {"train": train, "val": validation}
+    task = _Task(model, losses, training, {stage: _places(loader) for stage, loader in loaders.items()})
     monitored = best if validation is not None and training.keep == "best" else None
     with _lightning_kept_quiet():
         trainer = lightning.Trainer(
-            accelerator=_accelerator(training.device),
-            devices=1,
+            accelerator=_accelerator(training.device, training.devices),
+            devices=training.devices,
+            strategy="ddp" if training.devices > 1 else "auto",
+            accumulate_grad_batches=training.accumulate,
             precision=training.precision,
             max_epochs=training.epochs,
             gradient_clip_val=training.clip_grad_norm,
@@ -150,11 +188,18 @@ def fit(
         last = run / LAST_CHECKPOINT
         with _ctrl_c_passed_on():
             trainer.fit(task, train, validation, ckpt_path=last if last.exists() else None)
+    if not trainer.is_global_zero:
+        raise SystemExit(0)  # this process was started to train along; the first one goes on with the stage
     model.cpu()
     kept = torch.load(run / ("best.ckpt" if monitored else LAST_CHECKPOINT), map_location="cpu", weights_only=True)
     task.load_state_dict(kept["state_dict"])
     line: dict[str, Any] = _read_log(run / "log.jsonl")[kept["epoch"]]
     return line
+
+
+def _places(loader: DataLoader[Any]) -> EpochBatches:
+    assert isinstance(loader.sampler, EpochBatches), "a loader that load_batches did not make"
+    return loader.sampler
 
 
 def lr_factor(training: TrainingConfig, epoch: float) -> float:
@@ -176,12 +221,19 @@ def seed_epoch(seed: int, *parts: int) -> None:
 class _Task(lightning.LightningModule):
     """The stage's model and losses in the shape that Lightning asks for."""
 
-    def __init__(self, model: nn.Module, losses: Losses, training: TrainingConfig, *, steps_per_epoch: int) -> None:
+    def __init__(
+        self, model: nn.Module, losses: Losses, training: TrainingConfig, places: dict[str, EpochBatches]
+    ) -> None:
         super().__init__()
         self.model = model
         self.losses = losses
         self.options = training
-        self.steps_per_epoch = steps_per_epoch
+        self.places = places
+
+    def setup(self, stage: str) -> None:
+        for places in self.places.values():
+            places.share(self.global_rank, self.trainer.world_size)
+        self.steps_per_epoch = math.ceil(len(self.places["train"]) / self.options.accumulate)
 
     def configure_optimizers(self) -> Any:
         optimizer = _build_optimizer(self.model, self.options)
@@ -194,7 +246,8 @@ class _Task(lightning.LightningModule):
         return warm_up * lr_factor(self.options, step / self.steps_per_epoch)
 
     def on_train_epoch_start(self) -> None:
-        seed_epoch(self.options.seed, 0, self.current_epoch)
+        process = [self.global_rank] if self.global_rank else []  # each draws its own dropout
+        seed_epoch(self.options.seed, 0, self.current_epoch, *process)
 
     def on_validation_epoch_start(self) -> None:
         # The same draws at every validation, so that losses that sample can be compared between epochs.
@@ -202,9 +255,14 @@ class _Task(lightning.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         self.batch_at_work = f"batch {batch_idx}{_named(batch)}"
-        loss = self._losses_of("train", batch)
-        self._check_finite("loss", [] if loss is None else [loss])
-        return loss
+        loss = self._loss_of("train", batch, batch_idx)
+        if loss is not None:
+            self._check_finite("loss", [loss])
+            return loss * self.places["train"].weight(batch_idx, self.options.accumulate)
+        if self.trainer.world_size == 1:
+            return None
+        # The other processes wait for this one's gradients.
+        return torch.stack([0.0 * learned.sum() for learned in self.parameters() if learned.requires_grad]).sum()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # At 16 bits, gradients that are not finite are in order: the scaler then skips the step.
@@ -221,14 +279,18 @@ class _Task(lightning.LightningModule):
             )
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self._losses_of("val", batch)
+        self._loss_of("val", batch, batch_idx)
 
-    def _losses_of(self, stage: str, batch: Any) -> Tensor | None:
+    def _loss_of(self, stage: str, batch: Any, batch_idx: int) -> Tensor | None:
+        """The loss of a batch, which is logged with all others; None if it is empty."""
         if len(batch[0]) == 0:
             return None
         losses = self.losses(self.model, batch)
         named = {f"{stage}_{name}": value.detach() for name, value in losses.items()}
-        self.log_dict(named, on_step=False, on_epoch=True, batch_size=len(batch[0]))
+        # A float, because Lightning takes the mean over processes and cuts that of whole numbers down to one.
+        counted: Any = float(len(batch[0]) if self.places[stage].num_counted(batch_idx) else 0)
+        several = self.trainer.world_size > 1
+        self.log_dict(named, on_step=False, on_epoch=True, batch_size=counted, sync_dist=several)
         return losses["loss"]
 
 
@@ -263,6 +325,8 @@ class _EpochLog(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        if not trainer.is_global_zero:
+            return
         seconds = time.perf_counter() - self.started
         spent = {"seconds": round(seconds, 3), "waiting": round(self.waited / seconds, 3)}
         self.lines.append({"epoch": trainer.current_epoch, "lr": self.lr, **spent, **metrics})
@@ -305,10 +369,14 @@ def _build_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.
     return adaptive(learned, **common)
 
 
-def _accelerator(device: str) -> str:
+def _accelerator(device: str, devices: int) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("training.device is cuda, but torch sees no CUDA device; give training.device=cpu or auto")
-    return "gpu" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    if device == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    if devices > torch.cuda.device_count():
+        raise ValueError(f"training.devices is {devices}, but torch sees {torch.cuda.device_count()} CUDA devices")
+    return "gpu"
 
 
 # What Lightning remarks on and we do on purpose, and what newer torch remarks on in Lightning.

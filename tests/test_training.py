@@ -4,15 +4,21 @@ import json
 import math
 import pickle
 import signal
+import subprocess
+import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pipeline.config import TrainingConfig
@@ -235,6 +241,55 @@ def test_cuda_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         train(tmp_path, replace(TRAINING, device="cuda"))
 
 
+# --- Steps of several batches -----------------------------------------------------------------------------------------
+
+
+def build_plain() -> nn.Module:
+    """A model that does the same to a sample whatever else is in its batch."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+
+
+def train_plain(run: Path, training: TrainingConfig, loss: Any = losses) -> nn.Module:
+    """On 11 points, so that the last step of an epoch sees fewer; validated on 5, of which two processes share the last
+    batch unevenly."""
+    run.mkdir(exist_ok=True)
+    model = build_plain()
+    batches = load_batches(Points(11), training.batch_size, shuffle_seed=training.seed)
+    fit(model, loss, batches, load_batches(Points(5), 2), run=run, training=training)
+    return model
+
+
+def assert_alike(run: Path, other: Path, a: nn.Module, b: nn.Module) -> None:
+    for one, two in zip(a.state_dict().values(), b.state_dict().values(), strict=True):
+        assert (one - two).abs().max() < 1e-6
+    for line, other_line in zip(log_lines(run), log_lines(other), strict=True):
+        assert line == pytest.approx(other_line, abs=1e-6)
+
+
+SGD = replace(TRAINING, optimizer="sgd", lr=0.1, momentum=0.9, warmup_epochs=1.5, clip_grad_norm=1.0)
+
+
+def test_accumulated_batches_equal_a_larger_one(tmp_path: Path) -> None:
+    """In both, an epoch's last step sees 3 samples, which then are batches of 2 and 1."""
+    whole = train_plain(tmp_path / "whole", SGD)
+    parts = train_plain(tmp_path / "parts", replace(SGD, batch_size=2, accumulate=2))
+    assert_alike(tmp_path / "whole", tmp_path / "parts", whole, parts)
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_with_a_killed_training_as_one_with_batches_of_twice_the_size(tmp_path: Path) -> None:
+    whole = train_plain(tmp_path / "whole", SGD)
+    with pytest.raises(KilledError):
+        train_plain(tmp_path / "killed", SGD, killed_at(9))  # an epoch is 3 training and 3 validation steps
+    command = [sys.executable, str(Path(__file__).with_name("train_along.py")), str(tmp_path / "killed")]
+    subprocess.run(command, check=True, timeout=200)
+    model = build_plain()
+    model.load_state_dict(torch.load(tmp_path / "killed" / "model.pt", weights_only=True))
+    assert_alike(tmp_path / "whole", tmp_path / "killed", whole, model)
+    assert (tmp_path / "killed" / "left").read_text() == "0"  # the other one left after the training
+
+
 def collect(batches: EpochBatches, epoch: int) -> Iterator[tuple[int, int]]:
     batches.set_epoch(epoch)
     for batch in batches:
@@ -258,6 +313,49 @@ def test_batches_know_their_number() -> None:
 def test_places_reach_the_data_workers() -> None:
     places = pickle.loads(pickle.dumps(Places([(7, 0), (7, 1)], batch=3)))
     assert (list(places), places.batch) == ([(7, 0), (7, 1)], 3)
+
+
+@given(st.integers(1, 60), st.integers(1, 7), st.integers(1, 4), st.integers(1, 4))
+def test_processes_share_each_sample_once(num: int, batch_size: int, num_processes: int, accumulate: int) -> None:
+    shares = []
+    for process in range(num_processes):
+        batches = EpochBatches(num, batch_size, seed=1)
+        batches.share(process, num_processes)
+        shares.append((batches, list(batches)))
+    steps: dict[int, float] = defaultdict(float)
+    seen = []
+    for batches, own in shares:
+        assert len(own) == len(batches) == len(shares[0][1])
+        for number, batch in enumerate(own):
+            assert 1 <= len(batch) <= batch_size
+            counted = batches.num_counted(number)
+            assert counted in (0, len(batch))
+            seen += batch[:counted]
+            # A mean of means: each sample is to have the same weight in it.
+            share = batches.weight(number, accumulate) / (accumulate * num_processes)
+            steps[number // accumulate] += share
+            samples = min(num, (number // accumulate + 1) * accumulate * batch_size * num_processes)
+            samples -= number // accumulate * accumulate * batch_size * num_processes
+            assert share == pytest.approx(counted / samples)
+    assert sorted(seen) == [(0, index) for index in range(num)]
+    assert list(steps.values()) == pytest.approx([1.0] * len(steps))
+    together = [chain.from_iterable(batch) for batch in zip(*(own for _, own in shares), strict=True)]
+    larger = EpochBatches(num, batch_size * num_processes, seed=1)
+    assert [set(batch) for batch in together] == [set(batch) for batch in larger]
+
+
+def test_numbers_out_of_range() -> None:
+    for name in ("epochs", "batch_size", "accumulate", "devices"):
+        wrong: dict[str, Any] = {name: 0}
+        with pytest.raises(ValueError, match=f"training.{name} is 0; it must be at least 1"):
+            replace(TRAINING, **wrong)
+
+
+def test_more_devices_than_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match=r"training.devices is 2, but torch sees 1 CUDA devices"):
+        train(tmp_path, replace(TRAINING, device="auto", devices=2))
 
 
 def test_lr_factor() -> None:
