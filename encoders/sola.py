@@ -106,15 +106,16 @@ class Projector(nn.Module):
 
 @torch.inference_mode()
 def refine_video(sola: SoLa, features_TC: Tensor, *, chunk: int = 4096) -> Tensor:
-    """A whole video's features (T,C), refined: as `sola` in one pass gives them, in memory bounded by `chunk` rows.
+    """A whole video's features (T,C), refined: as `sola` in one pass gives them.
 
-    Chunks overlap by the reach of the convolutions, so that none of them sees an edge that the video does not have.
+    Only `chunk` rows at a time are on the module's device; the result is where the features are. Chunks overlap by the
+    reach of the convolutions, so that none of them sees an edge that the video does not have.
     """
-    num_rows, reach = len(features_TC), sola.radius
+    num_rows, reach, device = len(features_TC), sola.radius, sola.local.weight.device
     refined_TC = torch.empty_like(features_TC)
     for start in range(0, num_rows, chunk):
         end = min(start + chunk, num_rows)
         first, last = max(start - reach, 0), min(end + reach, num_rows)
-        seen_CT = features_TC[first:last].T[None]
-        refined_TC[start:end] = sola(seen_CT)[0].T[start - first : end - first]
+        seen_CT = features_TC[first:last].to(device).T
+        refined_TC[start:end] = sola(seen_CT[None])[0].T[start - first : end - first]
     return refined_TC

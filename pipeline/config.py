@@ -190,6 +190,8 @@ class SolaConfig:
     """Feature store, with rows a few frames apart: not one of a fixed number of rows a video."""
     out: Path
     """Run folder."""
+    weights: Path | None = None
+    """Run folder of an earlier `pipeline sola`: refine with its module, without training."""
     annotations: Path | None = None
     """Train on the videos of `train_subset` of this file alone; its segments are not looked at. Left out: on all."""
     train_subset: str = "training"
@@ -224,9 +226,19 @@ class SolaConfig:
             epochs=500,
             batch_size=256,
             lr_schedule="constant",
-            num_workers=0,
+            num_workers=2,
         )
     )
+
+    def __post_init__(self) -> None:
+        if self.k <= 0:
+            raise ValueError(f"k is {self.k:g}; expected more than 0")
+        if self.per_video < 1 or (self.steps is not None and self.steps < 1):
+            raise ValueError(f"per_video is {self.per_video} and steps {self.steps}; expected at least 1")
+        if self.tsm_size < 2 or self.step < 1:
+            raise ValueError(f"tsm_size is {self.tsm_size} and step {self.step}; expected at least 2 and at least 1")
+        if self.training.ema_decay is not None:
+            raise ValueError("training.ema_decay would also average the similarities kept for figures; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,8 @@ def describe_store(store: FeatureStore) -> Iterator[Line]:
         yield "encoder", "made elsewhere" if part.encoder is None else _settings(part.encoder)
         yield "weights", part.weights or "unknown"
         yield "sampling", "unknown" if part.sampling is None else _settings(part.sampling)
+    if store.header.sola is not None:
+        yield "refined by", f"SoLa, {_settings(store.header.sola['module'])}; from {store.header.sola['parent']}"
     yield from _blemishes(_feature_faults(store))
 
 

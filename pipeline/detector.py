@@ -106,7 +106,8 @@ class UnifiedHead(nn.Module):
         self.targets, self.loss, self.decode = head.targets, head.loss, head.decode
 
     def forward(self, feats_BCT: Tensor) -> Any:
-        return self.head(self.sola(feats_BCT))
+        # Rows of zeros fill up a window beyond the video's end, and stay zeros.
+        return self.head(self.sola(feats_BCT, feats_BCT.any(dim=1)))
 
 
 def build_head(name: str, arguments: Mapping[str, Any], unified: Mapping[str, Any] | None) -> nn.Module:

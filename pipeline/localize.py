@@ -2,7 +2,8 @@
 
     RUN/head.safetensors, head.json        the head of the epoch with the lowest validation loss, and how to use it
     RUN/encoder.safetensors, encoder.json  what made the features, so that `pipeline predict` can start from videos;
-                                           of merged features, encoder_1.safetensors and so on
+                                           of merged features, encoder_1.safetensors and so on; of refined ones,
+                                           sola.safetensors too
     RUN/detections.json, metrics.json      what the head finds in the validation subset, and how good that is
 
 beside what every run folder holds (`pipeline.run_folder`).
@@ -10,7 +11,6 @@ beside what every run folder holds (`pipeline.run_folder`).
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
@@ -27,9 +27,10 @@ from pipeline.config import EvaluateConfig, LocalizeConfig
 from pipeline.data.annotations import Annotations, Video, format_blemishes, read_annotations
 from pipeline.data.detections import write_detections
 from pipeline.data.features import SOLA_WEIGHTS, FeatureStore
-from pipeline.data.files import match_ids
+from pipeline.data.files import copy_whole, match_ids
 from pipeline.detector import PROPOSAL, FeatureRows, LocalizeRun, build_head, detect_all, save_run
 from pipeline.encoding import resolve_device
+from pipeline.notes import print_note, some
 from pipeline.run_folder import METRICS, begin_run, is_finished
 from pipeline.training import fit, load_batches
 from pipeline.video_scores import VideoScores, read_video_scores
@@ -50,10 +51,10 @@ def run(config: LocalizeConfig) -> int:
         print(f"{config.out} is finished, its metrics are in {METRICS}; delete the folder to train again")
         return 0
     data = read_data(config)
+    _copy_encoders(config, data)
     localizer = _build(config, data)
     _train(config, data, localizer)
     save_run(localizer)
-    _copy_encoders(config, data)
     _detect(config, data, localizer)
     scored = EvaluateConfig(
         ground_truth=config.annotations,
@@ -104,12 +105,12 @@ def read_data(config: LocalizeConfig) -> LocalizeData:
     val = _videos_with_features(config, store, annotations, config.val_subset)
     store.channels_of([*train, *val])
     labels = Annotations(train, {}).labels
-    _note(
+    print_note(
         "videos last otherwise than their annotation says; look whether they are the files that were annotated",
         [video_id for video_id, video in {**train, **val}.items() if _differs(video, store.videos[video_id].duration)],
     )
-    _note("videos have features but no annotations; they are not used", _unannotated(store, annotations))
-    _note(
+    print_note("videos have features but no annotations; they are not used", _unannotated(store, annotations))
+    print_note(
         "videos have one row of features, which tells nothing of time; extract with a smaller sampling.step",
         [video_id for video_id in {**train, **val} if store.videos[video_id].rows == 1],
     )
@@ -117,7 +118,7 @@ def read_data(config: LocalizeConfig) -> LocalizeData:
     if config.video_scores is not None:
         scores = _video_scores(config.video_scores, [video.id for video in val.values()], wanted)
         return LocalizeData(store, train, val, labels, scores)
-    _note(
+    print_note(
         f"classes occur in subset {config.val_subset!r} alone and cannot be found",
         [label for label in wanted if label not in labels],
     )
@@ -130,11 +131,11 @@ def _video_scores(path: Path, video_ids: Collection[str], wanted: Collection[str
     absent = [label for label in wanted if label not in scores.labels]
     if len(absent) == len(wanted):
         raise ValueError(
-            f"{path}: none of its classes ({_some(scores.labels)}) is annotated ({_some(wanted)} are); give the scores "
+            f"{path}: none of its classes ({some(scores.labels)}) is annotated ({some(wanted)} are); give the scores "
             "for this data set, with its spelling of the classes"
         )
-    _note(f"classes are not in {path} and cannot be found", absent)
-    _note(
+    print_note(f"classes are not in {path} and cannot be found", absent)
+    print_note(
         f"videos have no scores in {path}; nothing is detected in them",
         [video_id for video_id in video_ids if video_id not in scores.by_video],
     )
@@ -153,7 +154,7 @@ def _videos_with_features(
     if not id_in_store:
         raise ValueError(
             f"{store.path} has features of none of the {len(videos)} videos of subset {subset!r} of "
-            f"{config.annotations}: its videos are {_some(store.videos)}, those of the subset {_some(videos)}; "
+            f"{config.annotations}: its videos are {some(store.videos)}, those of the subset {some(videos)}; "
             "run `pipeline extract` on them"
         )
     if not any(videos[video_id].segments for video_id in id_in_store):
@@ -162,7 +163,7 @@ def _videos_with_features(
             "give another --train-subset or --val-subset"
         )
     absent = [video_id for video_id in videos if video_id not in id_in_store]
-    _note(f"videos of subset {subset!r} have no features in {store.path}; run `pipeline extract` on them", absent)
+    print_note(f"videos of subset {subset!r} have no features in {store.path}; run `pipeline extract` on them", absent)
     return {id_in_store[video_id]: video for video_id, video in videos.items() if video_id in id_in_store}
 
 
@@ -174,15 +175,6 @@ def _differs(video: Video, duration: float) -> bool:
 def _unannotated(store: FeatureStore, annotations: Annotations) -> list[str]:
     annotated = set(match_ids(annotations.videos, store.videos).values())
     return [video_id for video_id in store.videos if video_id not in annotated]
-
-
-def _note(what: str, names: Collection[str]) -> None:
-    if names:
-        print(f"note: {len(names)} {what} ({_some(names)})", file=sys.stderr)
-
-
-def _some(names: Collection[str], most: int = 3) -> str:
-    return ", ".join(list(names)[:most]) + (", …" if len(names) > most else "") or "none"
 
 
 # --- Training ---------------------------------------------------------------------------------------------------------
@@ -242,7 +234,7 @@ def _cut(config: LocalizeConfig, data: LocalizeData, role: str, videos: dict[str
         row_step=config.row_step,
     )
     length, cure = _window_length(config)
-    _note(
+    print_note(
         f"segments ({role}) lie in no window of {length} by more than 90 %, or behind the end of their "
         f"video; nothing is learnt from them: {cure}, or check the video files",
         windows.left_out,
@@ -265,14 +257,18 @@ def _losses(head: Any, batch: WindowBatch) -> dict[str, Tensor]:
 
 
 def _copy_encoders(config: LocalizeConfig, data: LocalizeData) -> None:
-    if data.store.header.sola is not None:
-        shutil.copyfile(data.store.path / SOLA_WEIGHTS, config.out / SOLA_WEIGHTS)
-    weights = [data.store.path / name for name in data.store.header.encoder_files]
+    """What `predict` needs to make features as the store's: the encoders, and the SoLa module behind them."""
+    store = data.store
+    if store.header.sola is not None:
+        if not (store.path / SOLA_WEIGHTS).exists():
+            raise ValueError(f"{store.path} lacks {SOLA_WEIGHTS}; copy the store again, or repeat `pipeline sola`")
+        copy_whole(store.path / SOLA_WEIGHTS, config.out / SOLA_WEIGHTS)
+    weights = [store.path / name for name in store.header.encoder_files]
     if not all(path.exists() for path in weights):
-        print(f"note: {data.store.path} has no encoder, so {config.out} cannot predict from videos", file=sys.stderr)
+        print(f"note: {store.path} has no encoder, so {config.out} cannot predict from videos", file=sys.stderr)
         return
     for path in weights:
-        shutil.copyfile(path, config.out / path.name)
+        copy_whole(path, config.out / path.name)
 
 
 # --- Detections -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ start from videos (`pipeline predict`).
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -18,7 +17,7 @@ from rich.progress import track
 
 from pipeline.config import MergeFeaturesConfig
 from pipeline.data.features import FeatureStore
-from pipeline.data.files import match_ids
+from pipeline.data.files import copy_whole, match_ids
 from pipeline.data.streams import join_headers, join_streams
 
 
@@ -85,9 +84,7 @@ def _copy_encoders(stores: Sequence[FeatureStore], merged: FeatureStore) -> None
     weights = [store.path / name for store in stores for name in store.header.encoder_files]
     for source, name in zip(weights, merged.header.encoder_files, strict=True):
         if source.exists() and not (merged.path / name).exists():
-            partial = merged.path / f"{name}.part"
-            shutil.copyfile(source, partial)
-            partial.replace(merged.path / name)
+            copy_whole(source, merged.path / name)
 
 
 def _report(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,9 +26,8 @@ class Refinement:
 
     def __call__(self, features_TC: NDArray[np.float32]) -> NDArray[np.float32]:
         """Refined features of a whole video, (T, C)."""
-        device = next(self.sola.parameters()).device
         stored_TC = features_TC.astype(self.dtype).astype(np.float32)  # rounded as in the store that it trained on
-        refined_TC: NDArray[np.float32] = refine_video(self.sola, torch.from_numpy(stored_TC).to(device)).cpu().numpy()
+        refined_TC: NDArray[np.float32] = refine_video(self.sola, torch.from_numpy(stored_TC)).numpy()
         return refined_TC
 
 
@@ -44,8 +45,20 @@ def load_refinement(folder: Path, header: StoreHeader, device: torch.device) -> 
     """
     if header.sola is None:
         return None
-    path = folder / SOLA_WEIGHTS
-    sola = SoLa(**header.sola["module"])
+    return Refinement(load_sola(folder / SOLA_WEIGHTS, header.sola).to(device), header.dtype)
+
+
+def load_sola(path: Path, description: Mapping[str, Any]) -> SoLa:
+    """The module with these weights, in evaluation mode.
+
+    Args:
+        path: weight file.
+        description: arguments to build the `module` with, and the fingerprint of the `weights`.
+
+    Raises:
+        ValueError: the weights are not there, or are others than those.
+    """
+    sola = SoLa(**description["module"])
     try:
         sola.load_state_dict(load_file(path))
     except Exception as error:
@@ -53,9 +66,9 @@ def load_refinement(folder: Path, header: StoreHeader, device: torch.device) -> 
             f"{path}: cannot be read as the SoLa module of these features ({type(error).__name__}: {error}); "
             "copy the folder again, or repeat `pipeline sola`"
         ) from error
-    if (found := fingerprint(sola)) != header.sola["weights"]:
+    if (found := fingerprint(sola)) != description["weights"]:
         raise ValueError(
-            f"{path} holds other weights ({found}) than the features were made with ({header.sola['weights']}); "
+            f"{path} holds other weights ({found}) than the features were made with ({description['weights']}); "
             "copy the folder again, or repeat `pipeline sola`"
         )
-    return Refinement(sola.eval().to(device), header.dtype)
+    return sola.eval()

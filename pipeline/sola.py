@@ -1,9 +1,9 @@
 """`pipeline sola`: a feature store to a SoLa module, trained on it without labels, and the store refined by it.
 
-    RUN/sola.safetensors, sola.json   the module of the last epoch
+    RUN/sola.safetensors, sola.json   the module, how to build it, and what it was trained on
     RUN/tsm.npz                       the average predicted TSM at some steps of the training: steps (N,), tsm (N,S,S)
     RUN/features/                     the refined store: `localize` and `predict` take it like any other
-    RUN/metrics.json                  the gate, the loss, how much was trained on
+    RUN/metrics.json                  the gate, how far features moved, how much was trained on
 
 beside what every run folder holds (`pipeline.run_folder`).
 
@@ -13,10 +13,10 @@ Shapes: B subsequences, S gathered rows of each, k rows around each, C channels.
 from __future__ import annotations
 
 import math
-import shutil
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,19 +27,22 @@ from torch import Tensor, nn
 
 from encoders.similarity import LOSSES, predicted_tsm, target_tsm
 from encoders.sola import Projector, SoLa
-from encoders.weights import save_weights
+from encoders.weights import fingerprint, save_weights
 from pipeline.config import SolaConfig, TrainingConfig
 from pipeline.data.annotations import read_annotations
 from pipeline.data.features import SOLA_WEIGHTS, FeatureStore
-from pipeline.data.files import match_ids, write_json
+from pipeline.data.files import copy_whole, match_ids, write_json
 from pipeline.encoding import Failure, resolve_device
 from pipeline.label_choice import LabelledRows, LabelledVideos, linear_accuracy
-from pipeline.refinement import Refinement, refined_header
-from pipeline.run_folder import METRICS, begin_run, is_finished
+from pipeline.notes import print_note
+from pipeline.refinement import Refinement, load_sola, refined_header
+from pipeline.run_folder import METRICS, begin_run, is_finished, read_run_json
 from pipeline.subsequences import Gathering, NeighbourhoodBatch, Subsequences, write_rows
 from pipeline.training import Best, fit, load_batches
 
 FEATURES = "features"
+ROWS = "rows.npy"
+DESCRIPTION = "sola.json"
 SNAPSHOTS = 6
 SHUT = 0.05
 """A gate below may have left the features about as they were."""
@@ -50,29 +53,30 @@ LONGEST_SHARE = 0.5
 
 
 def run(config: SolaConfig) -> int:
-    """Train, then refine every video. An interrupted run goes on, a finished one is left as it is.
+    """Train, then refine every video. An interrupted run goes on; a finished one refines what its store got since.
 
     Returns the exit code: 1 if a video could not be refined (listed; the others stay).
 
     Raises:
-        ValueError: a store that cannot be trained on, or a run folder with other options.
-        FileNotFoundError: no feature store, no annotations.
+        ValueError: a store that cannot be trained on, or that the module does not fit; a run folder with other options.
+        FileNotFoundError: no feature store, no annotations, no run to take the module from.
     """
     begin_run(config.out, config)
-    if is_finished(config.out):
+    store = _open_store(config)
+    if is_finished(config.out) and store.videos.keys() <= FeatureStore.open(config.out / FEATURES).videos.keys():
         print(f"{config.out} is finished, its store is {config.out / FEATURES}; delete the folder to train again")
         return 0
-    store = _open_store(config)
-    subsequences = _prepare(config, store)
-    matching = train(config, store, subsequences)
-    _save(config, matching)
-    failures = _refine(config, store, matching.sola)
+    if config.weights is None and not (config.out / DESCRIPTION).exists():
+        _save(config, store, *train(config, store))
+    source = config.weights or config.out
+    description = read_run_json(source / DESCRIPTION, made_by="pipeline sola")
+    _check_fit(store, description, source)
+    module = load_sola(source / SOLA_WEIGHTS, description).to(resolve_device(config.training.device))
+    failures = _refine(config, store, module)
     metrics = {
-        "gate": matching.gate,
+        "gate": None if module.gate is None else module.gate.item(),
         "change": relative_change(store, FeatureStore.open(config.out / FEATURES)),
-        "steps": int(matching.step),
-        "training_videos": len(subsequences.rows),
-        "subsequence_rows": subsequences.gathering.length,
+        **description["training"],
     }
     _report(metrics, failures)
     if failures:
@@ -99,8 +103,10 @@ def _prepare(config: SolaConfig, store: FeatureStore) -> Subsequences:
     gathering = Gathering(config.tsm_size, config.step)
     chosen = _training_videos(config, store)
     long_enough = [video_id for video_id in chosen if store.videos[video_id].rows >= gathering.length]
-    short = [video_id for video_id in chosen if video_id not in set(long_enough)]
-    _note(f"videos have fewer rows than a subsequence ({gathering.length}); they are refined, not trained on", short)
+    print_note(
+        f"videos have fewer rows than a subsequence ({gathering.length}); they are refined, not trained on",
+        [video_id for video_id in chosen if store.videos[video_id].rows < gathering.length],
+    )
     if not long_enough:
         longest = max(store.videos[video_id].rows for video_id in chosen)
         raise ValueError(
@@ -108,9 +114,9 @@ def _prepare(config: SolaConfig, store: FeatureStore) -> Subsequences:
             f"give a smaller --step than {config.step}, or extract with a smaller sampling.step"
         )
     _warn_of_long_subsequences(store, long_enough, gathering)
-    path = config.out / "rows.npy"
+    path = config.out / ROWS
     first_V, constant = write_rows(path, store, long_enough)
-    _note("training videos have the same features in all rows, from which nothing is learnt", constant)
+    print_note("training videos have the same features in all rows; look whether they decode", constant)
     if len(constant) == len(long_enough):
         raise ValueError(f"{store.path}: the features do not change within any video; are they those of an encoder?")
     return Subsequences(
@@ -138,6 +144,12 @@ def _training_videos(config: SolaConfig, store: FeatureStore) -> list[str]:
 
 
 def _warn_of_long_subsequences(store: FeatureStore, video_ids: Collection[str], gathering: Gathering) -> None:
+    if (store.header.sampling or {}).get("num_snippets") is not None:
+        print(
+            f"warning: {store.path} has as many rows of a short video as of a long one, so that a subsequence spans "
+            f"other times in each; make one with sampling.step, as `localize` itself brings features to its length",
+            file=sys.stderr,
+        )
     rows = float(np.median([store.videos[video_id].rows for video_id in video_ids]))
     seconds = gathering.length * float(np.median([store.videos[video_id].timeline.stride for video_id in video_ids]))
     if gathering.length > LONGEST_SHARE * rows:
@@ -147,12 +159,6 @@ def _warn_of_long_subsequences(store: FeatureStore, video_ids: Collection[str], 
             "of a video: give a smaller --step, or a store with more rows a second",
             file=sys.stderr,
         )
-
-
-def _note(what: str, names: Collection[str]) -> None:
-    if names:
-        some = ", ".join(list(names)[:3]) + (", …" if len(names) > 3 else "")
-        print(f"note: {len(names)} {what} ({some})", file=sys.stderr)
 
 
 # --- Training ---------------------------------------------------------------------------------------------------------
@@ -192,8 +198,12 @@ class SimilarityMatching(nn.Module):
         if self.projector is not None:
             # As in SimSiam, the gradient flows through the projected side alone.
             rows_BSC, columns_BSC = rows_BSC.detach(), self.projector(rows_BSC)
-        self._keep_snapshot(rows_BSC, columns_BSC)
-        return self.loss(rows_BSC, columns_BSC, self.target)
+        if not columns_BSC.isfinite().all():
+            raise ValueError("the training diverged: features are infinite or NaN; give a smaller --training.lr")
+        with torch.autocast(columns_BSC.device.type, enabled=False):  # half precision cannot tell 0.99999 from 1
+            rows_BSC, columns_BSC = rows_BSC.float(), columns_BSC.float()
+            self._keep_snapshot(rows_BSC, columns_BSC)
+            return self.loss(rows_BSC, columns_BSC, self.target)
 
     @torch.no_grad()
     def _keep_snapshot(self, rows_BSC: Tensor, columns_BSC: Tensor) -> None:
@@ -202,13 +212,17 @@ class SimilarityMatching(nn.Module):
             self.snapshots[due] = predicted_tsm(rows_BSC, columns_BSC).mean(dim=0)
         self.step += 1
 
-    @property
-    def gate(self) -> float | None:
-        return None if self.sola.gate is None else self.sola.gate.item()
+
+def train(config: SolaConfig, store: FeatureStore) -> tuple[SimilarityMatching, Subsequences]:
+    """Similarity matching on the store's subsequences, which are returned too."""
+    try:
+        subsequences = _prepare(config, store)
+        return _fit(config, store, subsequences), subsequences
+    finally:
+        (config.out / ROWS).unlink(missing_ok=True)
 
 
-def train(config: SolaConfig, store: FeatureStore, subsequences: Subsequences) -> SimilarityMatching:
-    """Similarity matching on the subsequences; the weights of the last epoch."""
+def _fit(config: SolaConfig, store: FeatureStore, subsequences: Subsequences) -> SimilarityMatching:
     training = _with_epochs(config, len(subsequences))
     batches = load_batches(
         subsequences, training.batch_size, shuffle_seed=training.seed, num_workers=training.num_workers
@@ -225,7 +239,6 @@ def train(config: SolaConfig, store: FeatureStore, subsequences: Subsequences) -
     line = fit(matching, _losses, batches, choice, run=config.out, training=replace(training, keep="best"), best=best)
     if choice is not None:
         print(f"kept the module of epoch {line['epoch']}, chosen by labels", file=sys.stderr)
-    subsequences.path.unlink(missing_ok=True)
     return matching.eval()
 
 
@@ -272,19 +285,58 @@ def _losses(matching: nn.Module, batch: NeighbourhoodBatch | LabelledVideos) -> 
 # --- What it leaves ---------------------------------------------------------------------------------------------------
 
 
-def _save(config: SolaConfig, matching: SimilarityMatching) -> None:
+def _save(config: SolaConfig, store: FeatureStore, matching: SimilarityMatching, subsequences: Subsequences) -> None:
     save_weights(matching.sola, config.out / SOLA_WEIGHTS)
-    write_json(config.out / "sola.json", matching.sola.build_args)
-    np.savez(config.out / "tsm.npz", steps=matching.snapshot_steps.numpy(), tsm=matching.snapshots.numpy())
+    taken = matching.snapshot_steps < matching.step  # of the epoch that was kept: later ones are not in its checkpoint
+    np.savez(
+        config.out / "tsm.npz",
+        steps=matching.snapshot_steps[taken].numpy(),
+        tsm=matching.snapshots[taken].numpy(),
+    )
+    description = {
+        "module": matching.sola.build_args,
+        "weights": fingerprint(matching.sola),
+        "encoders": _encoders_of(store),
+        "training": {
+            "steps": int(matching.step),
+            "training_videos": len(subsequences.rows),
+            "subsequence_rows": subsequences.gathering.length,
+        },
+    }
+    write_json(config.out / DESCRIPTION, description)
+
+
+def _encoders_of(store: FeatureStore) -> list[str | None]:
+    """The fingerprints of the weights that made the features; None where they were made elsewhere."""
+    return [part.weights for part in store.header.parts]
+
+
+def _check_fit(store: FeatureStore, description: Mapping[str, Any], source: Path) -> None:
+    """Raises ValueError if the module of `source` was trained on other features than the store's."""
+    channels, expected = store.channels_of(store.videos), description["module"]["channels"]
+    if channels != expected:
+        raise ValueError(
+            f"{store.path} has features of {channels} channels, the module in {source} was trained on {expected}; "
+            "give a store of the same encoder, or train another module"
+        )
+    if _encoders_of(store) != description["encoders"]:
+        raise ValueError(
+            f"{store.path} was made by encoder weights {_encoders_of(store)}, the module in {source} was trained on "
+            f"features of {description['encoders']}; give a store of the same encoder, or train another module"
+        )
 
 
 def _refine(config: SolaConfig, store: FeatureStore, sola: SoLa) -> list[Failure]:
     """Refine each video that the new store lacks; those that could not be."""
-    refine = Refinement(sola.to(resolve_device(config.training.device)), store.header.dtype)
-    header = refined_header(store.header, sola, config.features)
+    refine = Refinement(sola, store.header.dtype)
     failures = []
-    with FeatureStore.create_or_resume(config.out / FEATURES, header) as refined:
-        _copy_weights(config, store, refined)
+    with FeatureStore.create_or_resume(
+        config.out / FEATURES, refined_header(store.header, sola, config.features)
+    ) as refined:
+        copy_whole((config.weights or config.out) / SOLA_WEIGHTS, refined.path / SOLA_WEIGHTS)
+        for name in store.header.encoder_files:
+            if (store.path / name).exists():
+                copy_whole(store.path / name, refined.path / name)
         todo = [video_id for video_id in store.videos if video_id not in refined.videos]
         for video_id in track(todo, "refining", console=Console(stderr=True)):
             video = store.videos[video_id]
@@ -292,22 +344,13 @@ def _refine(config: SolaConfig, store: FeatureStore, sola: SoLa) -> list[Failure
                 refined.add(video_id, refine(store.load(video_id)), video.timeline, video.duration)
             except ValueError as error:
                 failures.append(Failure(video_id, str(error)))
-    sola.cpu()
     return failures
-
-
-def _copy_weights(config: SolaConfig, store: FeatureStore, refined: FeatureStore) -> None:
-    """What made the features, so that the refined store is whole by itself."""
-    shutil.copyfile(config.out / SOLA_WEIGHTS, refined.path / SOLA_WEIGHTS)
-    for name in store.header.encoder_files:
-        if (store.path / name).exists():
-            shutil.copyfile(store.path / name, refined.path / name)
 
 
 def relative_change(store: FeatureStore, refined: FeatureStore, most: int = 100) -> float:
     """How far rows were moved, as a share of how far they lie from their video's mean row; median over some videos."""
     changes = []
-    for video_id in list(refined.videos)[:: math.ceil(len(refined.videos) / most)]:
+    for video_id in list(refined.videos)[:: max(1, math.ceil(len(refined.videos) / most))]:
         features_TC, refined_TC = store.load(video_id), refined.load(video_id)
         spread = float(np.linalg.norm(features_TC - features_TC.mean(axis=0)))
         if spread > 0:

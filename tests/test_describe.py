@@ -102,6 +102,12 @@ def test_a_store_of_two_streams_names_both_encoders(tmp_path: Path, capsys: pyte
     assert lines["weights"] == "abc | unknown"
 
 
+def test_a_refined_store_names_its_module_and_parent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sola = {"module": {"channels": 3, "form": "adapter"}, "weights": "abc", "parent": "store"}
+    FeatureStore.create_or_resume(tmp_path / "refined", StoreHeader(sola=sola)).close()
+    assert described(tmp_path / "refined", capsys)["refined by"] == "SoLa, channels 3, form adapter; from store"
+
+
 def test_empty_store_of_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     FeatureStore.create_or_resume(tmp_path / "store", StoreHeader()).close()
     assert described(tmp_path / "store", capsys) == {

@@ -38,7 +38,7 @@ FLOORS = (
         "video_scores",
         "windows",
     ),
-    ("data", "config", "flags"),
+    ("data", "config", "flags", "notes"),
 )
 
 

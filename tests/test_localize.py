@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
+from encoders.sola import SoLa
 from pipeline import localize
 from pipeline.config import EvaluateConfig, GTADConfig, LocalizeConfig, PostConfig, SolaModuleConfig, TrainingConfig
 from pipeline.data.annotations import AMBIGUOUS, Segment, Video, write_annotations
@@ -315,6 +316,22 @@ def test_a_sola_module_trained_with_the_head_belongs_to_the_run(config: Localize
         stored = store.videos[video_id]
         found = detect(run, store.load(video_id), stored.timeline, stored.duration)
         assert [d.score for d in found] == pytest.approx([d.score for d in expected], rel=1e-4)
+
+
+def test_rows_of_zeros_beyond_the_videos_end_stay_zeros_behind_a_sola_module() -> None:
+    class Identity(torch.nn.Module):
+        targets = loss = decode = None
+
+        def forward(self, feats_BCT: torch.Tensor) -> torch.Tensor:
+            return feats_BCT
+
+    sola = SoLa(4, hidden=8)
+    torch.nn.init.constant_(sola.alpha, 0.5)  # type: ignore[arg-type]
+    feats_BCT = torch.randn(2, 4, 9, generator=torch.Generator().manual_seed(0))
+    feats_BCT[1, :, 6:] = 0
+    refined_BCT = UnifiedHead(sola, Identity())(feats_BCT)
+    assert not refined_BCT[1, :, 6:].any()
+    torch.testing.assert_close(refined_BCT[1, :, :6], sola(feats_BCT[1:, :, :6])[0])
 
 
 def test_train_and_validation_subset_may_be_the_same(config: LocalizeConfig) -> None:

@@ -18,6 +18,7 @@ from pipeline.data.features import ENCODER_WEIGHTS, SOLA_WEIGHTS, FeatureStore, 
 from pipeline.data.snippets import Timeline
 from pipeline.label_choice import LabelledRows, linear_accuracy
 from pipeline.refinement import load_refinement
+from pipeline.subsequences import NeighbourhoodBatch
 
 CHANNELS, ROWS = 12, 40
 TIMELINE = Timeline(0.0, 0.2, 0.4)
@@ -30,9 +31,14 @@ def random_walk(rng: np.random.Generator, rows: int) -> np.ndarray:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
+    return write_store(tmp_path / "store")
+
+
+def write_store(
+    path: Path, weights: str = "0123456789abcdef", sampling: dict[str, int | float | None] | None = None
+) -> Path:
     rng = np.random.default_rng(0)
-    path = tmp_path / "store"
-    header = StoreHeader(encoder={"name": "tsm_tiny"}, weights="0123456789abcdef", sampling={"step": 4})
+    header = StoreHeader(encoder={"name": "tsm_tiny"}, weights=weights, sampling=sampling or {"step": 4})
     with FeatureStore.create_or_resume(path, header) as features:
         for i in range(8):
             features.add(f"v{i}", random_walk(rng, ROWS + i), TIMELINE, 0.2 * (ROWS + i))
@@ -85,9 +91,22 @@ def test_training_lowers_the_loss_and_brings_the_tsm_nearer_to_its_target(store:
     assert distance[-1] < 0.8 * distance[0]
 
 
+@pytest.fixture(scope="module")
+def default_weights(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Of a module trained with the options of every test here."""
+    folder = tmp_path_factory.mktemp("default")
+    assert sola.run(options(write_store(folder / "store"), folder / "run")) == 0
+    return (folder / "run" / SOLA_WEIGHTS).read_bytes()
+
+
 @pytest.mark.parametrize(
     "changes",
     [
+        {"k": 4.0},
+        {"tsm_size": 5},
+        {"step": 2},
+        {"projector_hidden": 8},
+        {"per_video": 3},
         {"loss": "nt-xent-in"},
         {"loss": "nt-xent-out"},
         {"projector": "symmetric"},
@@ -96,12 +115,22 @@ def test_training_lowers_the_loss_and_brings_the_tsm_nearer_to_its_target(store:
         {"module": SolaModuleConfig(hidden=16, kernel_size=7), "tsm_size": 5, "step": 3, "k": 4.0},
     ],
 )
-def test_every_variant_of_the_paper_changes_the_features(
-    store: Path, tmp_path: Path, changes: dict[str, object]
+def test_every_variant_of_the_paper_learns_something_else(
+    store: Path, tmp_path: Path, default_weights: bytes, changes: dict[str, object]
 ) -> None:
     assert sola.run(options(store, tmp_path / "run", **changes)) == 0
+    assert (tmp_path / "run" / SOLA_WEIGHTS).read_bytes() != default_weights
     before, after = FeatureStore.open(store).load("v3"), FeatureStore.open(tmp_path / "run" / "features").load("v3")
     assert np.abs(after - before).max() > 1e-3
+
+
+def test_half_precision_gives_the_loss_of_full(store: Path, tmp_path: Path) -> None:
+    losses = []
+    for precision in ("32-true", "bf16-mixed"):
+        training = replace(options(store, tmp_path).training, precision=precision)
+        assert sola.run(options(store, tmp_path / precision, training=training)) == 0
+        losses.append(json.loads((tmp_path / precision / "log.jsonl").read_text().splitlines()[-1])["train_loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
 def test_the_gradient_flows_through_the_projected_side_alone() -> None:
@@ -126,25 +155,76 @@ def test_the_gradient_flows_through_the_projected_side_alone() -> None:
 
 def test_a_killed_run_comes_to_the_same_store(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sola.run(options(store, tmp_path / "whole")) == 0
+    steps = iter(range(24))  # of 42, in the middle of an epoch
 
-    def die(*_: object) -> None:
-        raise KeyboardInterrupt
+    def die_after_some(matching: torch.nn.Module, batch: NeighbourhoodBatch) -> dict[str, torch.Tensor]:
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        return losses(matching, batch)
 
-    monkeypatch.setattr(sola, "_save", die)
-    training = replace(options(store, tmp_path).training, epochs=2)
+    losses = sola._losses
+    monkeypatch.setattr(sola, "_losses", die_after_some)
     with pytest.raises(KeyboardInterrupt):
-        sola.run(options(store, tmp_path / "killed", steps=None, training=training))
+        sola.run(options(store, tmp_path / "killed"))
+    assert not (tmp_path / "killed" / "rows.npy").exists()
     monkeypatch.undo()
-    # The same options as of the whole run: what an interrupted one had.
-    config = tmp_path / "killed" / "config.yaml"
-    config.write_text((tmp_path / "whole" / "config.yaml").read_text())
     assert sola.run(options(store, tmp_path / "killed")) == 0
     whole, killed = (FeatureStore.open(tmp_path / run / "features") for run in ("whole", "killed"))
     assert killed.header == whole.header
     for video_id in whole.videos:
         np.testing.assert_array_equal(killed.load(video_id), whole.load(video_id))
-    snapshots = [np.load(tmp_path / run / "tsm.npz")["tsm"] for run in ("whole", "killed")]
-    assert not np.isnan(snapshots[1]).any()
+    whole_tsm, killed_tsm = (np.load(tmp_path / run / "tsm.npz")["tsm"] for run in ("whole", "killed"))
+    assert len(whole_tsm) == sola.SNAPSHOTS
+    np.testing.assert_array_equal(killed_tsm, whole_tsm)
+
+
+def test_a_run_killed_while_refining_is_not_trained_again(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sola, "_refine", die)
+    with pytest.raises(KeyboardInterrupt):
+        sola.run(options(store, tmp_path / "run"))
+    monkeypatch.undo()
+    monkeypatch.setattr(sola, "train", die)
+    assert sola.run(options(store, tmp_path / "run")) == 0
+
+
+def test_videos_that_a_store_got_later_are_refined_by_the_same_module(store: Path, tmp_path: Path) -> None:
+    assert sola.run(options(store, tmp_path / "run")) == 0
+    weights = (tmp_path / "run" / SOLA_WEIGHTS).read_bytes()
+    with FeatureStore.create_or_resume(store, FeatureStore.open(store).header) as features:
+        features.add("new", random_walk(np.random.default_rng(1), ROWS), TIMELINE, 8.0)
+    assert sola.run(options(store, tmp_path / "run")) == 0
+    assert (tmp_path / "run" / SOLA_WEIGHTS).read_bytes() == weights
+    assert "new" in FeatureStore.open(tmp_path / "run" / "features").videos
+
+
+def test_a_trained_module_refines_another_store_of_the_same_encoder(store: Path, tmp_path: Path) -> None:
+    assert sola.run(options(store, tmp_path / "run")) == 0
+    other = write_store(tmp_path / "other")
+    assert sola.run(options(other, tmp_path / "more", weights=tmp_path / "run")) == 0
+    first, second = (FeatureStore.open(tmp_path / run / "features") for run in ("run", "more"))
+    np.testing.assert_array_equal(second.load("v3"), first.load("v3"))
+    assert not (tmp_path / "more" / "log.jsonl").exists()
+    assert load_refinement(second.path, second.header, torch.device("cpu")) is not None
+
+
+def test_a_module_is_not_put_on_features_of_another_kind(store: Path, tmp_path: Path) -> None:
+    assert sola.run(options(store, tmp_path / "run")) == 0
+    other = write_store(tmp_path / "other", weights="fedcba9876543210")
+    with pytest.raises(
+        ValueError, match=r"other was made by encoder weights \['fedcba.*trained on features of \['0123"
+    ):
+        sola.run(options(other, tmp_path / "more", weights=tmp_path / "run"))
+    with FeatureStore.create_or_resume(tmp_path / "narrow", StoreHeader()) as features:
+        features.add("v", np.ones((ROWS, 5), np.float32), TIMELINE, 8.0)
+    with pytest.raises(ValueError, match=r"features of 5 channels, the module in .* was trained on 12"):
+        sola.run(options(tmp_path / "narrow", tmp_path / "third", weights=tmp_path / "run"))
+    with pytest.raises(FileNotFoundError, match="no such run folder; `pipeline sola` makes one"):
+        sola.run(options(store, tmp_path / "fourth", weights=tmp_path / "absent"))
 
 
 def test_only_the_training_subset_is_trained_on_and_its_segments_are_not_looked_at(store: Path, tmp_path: Path) -> None:
@@ -203,6 +283,12 @@ def test_an_epoch_can_be_chosen_by_labels(store: Path, tmp_path: Path, capsys: p
     rows = LabelledRows(FeatureStore.open(store), *({v.id: v for v in part} for part in (videos[:4], videos[4:])))
     assert linear_accuracy(module.sola, rows[[(0, 0)]]) == pytest.approx(log[best]["val_accuracy"], abs=1e-3)
 
+    steps_per_epoch = 1  # 2 subsequences of each of 4 videos, 8 in a batch
+    assert json.loads((run / "metrics.json").read_text())["steps"] == (best + 1) * steps_per_epoch
+    kept = np.load(run / "tsm.npz")
+    assert kept["steps"].max() < (best + 1) * steps_per_epoch
+    assert len(kept["tsm"]) == len(kept["steps"])
+
 
 def test_choosing_by_labels_needs_labels(store: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="uses labels: give --annotations"):
@@ -222,6 +308,27 @@ def test_features_that_never_change_are_refused(tmp_path: Path) -> None:
         features.add("v", np.ones((ROWS, CHANNELS), np.float32), TIMELINE, 8.0)
     with pytest.raises(ValueError, match="do not change within any video"):
         sola.run(options(tmp_path / "still", tmp_path / "run"))
+
+
+def test_options_without_a_meaning_are_refused(store: Path, tmp_path: Path) -> None:
+    averaged = replace(options(store, tmp_path).training, ema_decay=0.9)
+    for changes in ({"k": 0.0}, {"per_video": 0}, {"steps": 0}, {"tsm_size": 1}, {"training": averaged}):
+        with pytest.raises(ValueError, match=r"expected|ema_decay"):
+            options(store, tmp_path / "run", **changes)
+
+
+@pytest.mark.parametrize("loss", ["similarity", "nt-xent-out"])
+def test_a_training_that_diverges_says_so(store: Path, tmp_path: Path, loss: str) -> None:
+    training = replace(options(store, tmp_path).training, lr=1e30)
+    with pytest.raises(ValueError, match=r"diverged.*smaller --training\.lr"):
+        sola.run(options(store, tmp_path / "run", training=training, loss=loss))
+    assert not (tmp_path / "run" / SOLA_WEIGHTS).exists()
+
+
+def test_a_fixed_number_of_rows_a_video_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_store(tmp_path / "store", sampling={"num_snippets": 40})
+    assert sola.run(options(path, tmp_path / "run")) == 0
+    assert "as many rows of a short video as of a long one" in capsys.readouterr().err
 
 
 def test_features_that_are_not_finite_are_refused_before_training(store: Path, tmp_path: Path) -> None:

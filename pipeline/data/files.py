@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
@@ -133,6 +134,13 @@ def write_json(path: Path, data: object) -> None:
 
 
 # --- Text -------------------------------------------------------------------------------------------------------------
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a file whole or not at all."""
+    partial = target.with_name(f"{target.name}.part")
+    shutil.copyfile(source, partial)
+    partial.replace(target)
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
