@@ -16,7 +16,7 @@ FLOORS = (
     ("cli",),
     ("demo", "predict"),
     ("pretrain", "extract", "sola", "localize", "import_features", "merge_features", "analyze", "describe"),
-    ("clip_training", "detector", "figures", "label_choice"),
+    ("clip_training", "detector", "figures", "label_choice", "memory_budget"),
     ("boundary_files",),
     ("boundary_clips", "linear_evaluation"),
     (
