@@ -32,9 +32,10 @@ FrameArray = NDArray[np.uint8]
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
-    """Two clips of class a, one of them 3 of 5 seconds of its file; two of b; one alone in its class."""
+    """Two clips of class a, one of them 3 of 5 seconds of its file; two of b, one with uneven frames; one alone."""
     folder = tmp_path_factory.mktemp("clips")
     files = [write_video(folder / f"{name}.mp4", 50, fps=10) for name in ("a1", "a2", "b1", "b2", "c1")]
+    write_video(files[3], 50, timestamps=[place / 10 + (0.04 if place % 3 else 0) for place in range(50)])
     spans = [(None, None), (1.0, 4.0), (None, None), (None, None), (None, None)]
     return [Clip(file, file.stem[0], *span, "training") for file, span in zip(files, spans, strict=True)]
 
