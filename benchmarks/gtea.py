@@ -42,7 +42,8 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from benchmarks.headroom import classes_at, format_interval  # noqa: E402
+from benchmarks.gains import format_interval  # noqa: E402
+from benchmarks.headroom import classes_at  # noqa: E402
 from pipeline import localize  # noqa: E402
 from pipeline.config import LocalizeConfig  # noqa: E402
 from pipeline.data.annotations import Annotations, Segment, Video, read_annotations, write_annotations  # noqa: E402

@@ -38,6 +38,7 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
+from benchmarks.gains import format_interval  # noqa: E402
 from encoders import Encoder, build_encoder  # noqa: E402
 from encoders.weights import save_weights  # noqa: E402
 from pipeline import extract, localize, pretrain  # noqa: E402
@@ -118,17 +119,21 @@ def _noise(setting: Setting, folder: Path) -> Path:
 
 
 def _untrained(setting: Setting, folder: Path) -> Path:
-    return _extract(setting, folder, "random")
+    return extract_features(setting, folder, "random")
 
 
 def classification(setting: Setting, folder: Path) -> Path:
-    return _extract(setting, folder, _train_on_clips(setting))
+    return extract_features(setting, folder, _classifier(setting))
 
 
-def _train_on_clips(setting: Setting) -> Path:
-    out = setting.out / "classification" / "encoder"
+def _classifier(setting: Setting) -> Path:
+    return train_on_clips(setting, setting.out / "classification" / "encoder", setting.seed)
+
+
+def train_on_clips(setting: Setting, out: Path, seed: int) -> Path:
+    """Run folder of an encoder that classifies the trimmed clips."""
     words = ["--config", "demo/pretrain", "--clips", str(setting.clips), "--out", str(out)]
-    words += ["--training.seed", str(setting.seed), "--training.epochs", str(setting.clip_epochs)]
+    words += ["--training.seed", str(seed), "--training.epochs", str(setting.clip_epochs)]
     pretrain.run(parse("pretrain", PretrainConfig, words))
     return out
 
@@ -136,7 +141,7 @@ def _train_on_clips(setting: Setting) -> Path:
 def _frame_labels(setting: Setting, folder: Path) -> Path:
     if not (folder / "encoder" / ENCODER_WEIGHTS).exists():
         _train_on_frame_labels(setting, folder / "encoder")
-    return _extract(setting, folder, folder / "encoder")
+    return extract_features(setting, folder, folder / "encoder")
 
 
 STORES: dict[str, Callable[[Setting, Path], Path]] = {
@@ -147,7 +152,8 @@ STORES: dict[str, Callable[[Setting, Path], Path]] = {
 }
 
 
-def _extract(setting: Setting, folder: Path, weights: str | Path) -> Path:
+def extract_features(setting: Setting, folder: Path, weights: str | Path) -> Path:
+    """Feature store of the untrimmed videos, `folder`/features."""
     extract.run(_extract_config(setting, folder, weights))
     return folder / "features"
 
@@ -216,7 +222,7 @@ def _train_on_frame_labels(setting: Setting, out: Path) -> None:
 
     annotations, files = read_annotations(setting.annotations), find_videos(setting.videos)
     videos = {files[video.id]: video for video in annotations.in_subset("training").values()}
-    encoder = build_encoder(config.encoder, weights=_train_on_clips(setting))
+    encoder = build_encoder(config.encoder, weights=_classifier(setting))
     sampling = extract.resolve_sampling(encoder, extraction.sampling)
     snippets = LabelledSnippets(videos, annotations.labels, encoder, sampling, setting.seed)
     torch.manual_seed(setting.seed)
@@ -262,19 +268,6 @@ def _print_table(results: dict[str, list[dict[str, Any]]]) -> None:
 def average_maps(runs: list[dict[str, Any]]) -> NDArray[np.float64]:
     """Average mAP of each head seed, (S,)."""
     return np.array([run["average_map"] for run in runs])
-
-
-# 97.5 % quantiles of Student's t, by degrees of freedom.
-STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
-
-
-def format_interval(values_S: NDArray[np.float64]) -> str:
-    """Mean ± half-width of the 95 % interval of the mean."""
-    count = len(values_S)
-    if count == 1:
-        return f"{values_S[0]:.1f}"
-    quantile = STUDENT[min(count - 2, len(STUDENT) - 1)]
-    return f"{values_S.mean():.1f} ± {quantile * values_S.std(ddof=1) / np.sqrt(count):.1f}"
 
 
 if __name__ == "__main__":

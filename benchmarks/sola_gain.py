@@ -19,44 +19,25 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as pipeline.cli does, before torch is loaded
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from benchmarks import gtea, headroom  # noqa: E402
+from benchmarks.gains import Comparison, Part, TrainHead, print_gains, train_heads  # noqa: E402
 from pipeline import sola  # noqa: E402
 from pipeline.config import SolaConfig  # noqa: E402
 from pipeline.flags import parse  # noqa: E402
 from synth.scenes import SIZES, write_dataset  # noqa: E402
 
-TrainHead = Callable[[Path, Path, Path, int], dict[str, Any]]
-
-
 CONFIGS: dict[str, tuple[str, TrainHead]] = {
     "procedural": ("demo/sola", headroom.train_head),
     "gtea": ("gtea/sola", gtea.train_head),
 }
-
-
-class Part(NamedTuple):
-    """A data set, or one split of it: features before SoLa, and what they are scored by."""
-
-    folder: Path
-    store: Path
-    annotations: Path
 
 
 def main() -> None:
@@ -78,83 +59,34 @@ def main() -> None:
     else:
         parts = [_procedural_part(options.out, options.size, options.seed)]
     words = ["--config", config, *shlex.split(options.sola_flags)]
-    rows = [_refined(part, words, options.sola_seeds) for part in parts]
-    runs = _train_heads(parts, rows, range(options.head_seeds), train, options.workers)
+    refined = [_refined(part, words, options.sola_seeds) for part in parts]
+    runs = train_heads(refined, range(options.head_seeds), train, options.workers)
     (options.out / "sola_gain.json").write_text(json.dumps(runs, indent=2) + "\n", encoding="utf-8")
-    print_gains(runs)
+    print_gains(runs, Comparison("SoLa", [(f"sola{seed}", "before") for seed in range(options.sola_seeds)]))
 
 
 def _gtea_part(data: Path, split: int, folder: Path) -> Part:
-    return Part(folder, *gtea.make_split(data, split, folder))
+    store, annotations = gtea.make_split(data, split, folder)
+    return Part(folder, annotations, {"before": store})
 
 
 def _procedural_part(out: Path, size: str, seed: int) -> Part:
     setting = headroom.Setting(out, seed, clip_epochs=30, frame_epochs=0)
     if not setting.annotations.exists():
         write_dataset(out / "data", size=size, seed=seed)
-    return Part(out, headroom.classification(setting, out / "classification"), setting.annotations)
+    store = headroom.classification(setting, out / "classification")
+    return Part(out, setting.annotations, {"before": store})
 
 
-def _refined(part: Part, words: Sequence[str], seeds: int) -> dict[str, Path]:
-    """The part's stores by the name of their row: `before`, and one for each SoLa seed."""
-    stores = {"before": part.store}
+def _refined(part: Part, words: Sequence[str], seeds: int) -> Part:
+    """The part with a further store for each SoLa seed."""
+    stores = dict(part.stores)
     for seed in range(seeds):
         out = part.folder / f"sola{seed}"
-        inputs = ["--features", str(part.store), "--annotations", str(part.annotations), "--out", str(out)]
+        inputs = ["--features", str(part.stores["before"]), "--annotations", str(part.annotations), "--out", str(out)]
         sola.run(parse("sola", SolaConfig, [*words, *inputs, "--training.seed", str(seed)]))
         stores[f"sola{seed}"] = out / sola.FEATURES
-    return stores
-
-
-def _train_heads(
-    parts: Sequence[Part], rows: Sequence[dict[str, Path]], head_seeds: Sequence[int], train: TrainHead, workers: int
-) -> list[dict[str, Any]]:
-    """Metrics of each head, with its part, row and seed."""
-    places = [
-        (place, row, seed) for place, stores in enumerate(rows) for seed in head_seeds for row in stores
-    ]  # so that what is there after an interruption is paired
-    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        jobs = [
-            pool.submit(
-                train, rows[place][row], parts[place].annotations, parts[place].folder / "heads" / f"{row}_{seed}", seed
-            )
-            for place, row, seed in places
-        ]
-        return [
-            {"part": place, "row": row, "head_seed": seed, **job.result()}
-            for (place, row, seed), job in zip(places, jobs, strict=True)
-        ]
-
-
-# --- Gains ------------------------------------------------------------------------------------------------------------
-
-
-def gains_of(runs: Sequence[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> NDArray[np.float64]:
-    """The gain of each SoLa seed: the mean difference to the head of the same part and seed on features before SoLa."""
-    by_place = {(run["part"], run["head_seed"], run["row"]): value(run) for run in runs}
-    rows = sorted({run["row"] for run in runs} - {"before"})
-    pairs = [
-        [by_place[part, seed, row] - by_place[part, seed, "before"] for part, seed, other in by_place if other == row]
-        for row in rows
-    ]
-    gains: NDArray[np.float64] = np.array(pairs).mean(axis=1)
-    return gains
-
-
-def print_gains(runs: Sequence[dict[str, Any]]) -> None:
-    table = Table(title="mAP (%), and the half-width of the gain's 95 % interval over SoLa's seeds")
-    for column in ("tIoU", "before", "after SoLa", "gain", "gain of each SoLa seed"):
-        table.add_column(column, justify="right")
-    values: dict[str, Callable[[dict[str, Any]], float]] = {"average": lambda run: float(run["average_map"])}
-    for place, tiou in enumerate(runs[0]["tiou"]):
-        values[f"{tiou:g}"] = lambda run, place=place: float(run["map"][place])  # type: ignore[misc]
-    for name, value in values.items():
-        before = np.mean([value(run) for run in runs if run["row"] == "before"])
-        after = np.mean([value(run) for run in runs if run["row"] != "before"])
-        gains = gains_of(runs, value)
-        each = ", ".join(f"{gain:+.1f}" for gain in gains)
-        table.add_row(name, f"{before:.1f}", f"{after:.1f}", headroom.format_interval(gains), each)
-    Console().print(table)
+    return part._replace(stores=stores)
 
 
 if __name__ == "__main__":

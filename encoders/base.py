@@ -157,11 +157,23 @@ class FrameEncoder(Encoder):
     Its `network` takes frames (N,3,H,W), normalised, to features (N,C). Frames of one clip are neighbours in N.
     """
 
+    def frame_features(self, clips: Tensor) -> Tensor:
+        """Clips (B,3,L,H,W) to a vector for each frame, (B,L,C): those whose mean the clip's features are.
+
+        Raises:
+            ValueError: as `forward`.
+        """
+        self._check_clips(clips)
+        return self._features_of_frames(clips)
+
     def _features(self, clips: Tensor) -> Tensor:
+        return self._features_of_frames(clips).mean(dim=1)
+
+    def _features_of_frames(self, clips: Tensor) -> Tensor:
         num_clips, _, num_frames = clips.shape[:3]
         frames_NCHW = clips.transpose(1, 2).flatten(0, 1)
         features_NC: Tensor = self.network(self._normalise(frames_NCHW))
-        return features_NC.view(num_clips, num_frames, -1).mean(dim=1)
+        return features_NC.view(num_clips, num_frames, -1)
 
 
 def _check_at_least(name: str, least: int, **values: int) -> None:

@@ -8,8 +8,8 @@ Compared are neighbouring snippets that share no frame, rows t and t + g with g 
                     start        end     of a true segment
 
 A pair with a boundary in its first snippet, up to where its second begins, and none in the second is a `boundary`
-pair; one with none at all is an `elsewhere` pair. Rows are scaled to a root mean square of 1, so that numbers of
-channels do not matter.
+pair; one with none at all is an `elsewhere` pair. Rows are scaled to a root mean square of 1, so that the number of
+channels does not matter.
 
 Shapes: T rows of a video, P pairs of rows, C channels.
 """

@@ -30,6 +30,7 @@ COMMANDS = {
     "demo": Command(options.DemoConfig, "pipeline.demo"),
     "extract": Command(options.ExtractConfig, "pipeline.extract"),
     "pretrain": Command(options.PretrainConfig, "pipeline.pretrain"),
+    "bsp-synth": Command(options.BspConfig, "pipeline.bsp"),
     "sola": Command(options.SolaConfig, "pipeline.sola"),
     "localize": Command(options.LocalizeConfig, "pipeline.localize"),
     "predict": Command(options.PredictConfig, "pipeline.predict", positional="video"),

@@ -170,6 +170,57 @@ class SynthesisConfig:
     """The first and the last frame after which the speed may change. Left out: 2 (or epsilon) frames from the ends."""
 
 
+BoundaryKind = Literal["diff-class", "same-class", "diff-speed", "same-speed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BspConfig(ClipTrainingConfig):
+    """Trimmed clips to boundary clips, and to the weights of an encoder that feels boundaries (BSP)."""
+
+    task: Literal["classification", "regression"] = "classification"
+    """What is learnt of boundary clips: their kind, or, frame by frame, how near the change point is."""
+    kinds: tuple[BoundaryKind, ...] = ("diff-class", "same-class", "diff-speed", "same-speed")
+    """Kinds that are made, with commas, equally many of each; same-speed is no boundary. The paper also tries
+    each other one against same-speed, and regression on each one alone."""
+    samples: int | None = None
+    """Boundary clips in an epoch. Left out: as many as there are training clips."""
+    synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
+    write: int | None = None
+    """Also write this many boundary clips to RUN/boundary_clips, with a table and pictures to look at."""
+    integration: Literal["none", "two-head", "distillation"] = "none"
+    """Let the one encoder learn actions too: `two-head` classifies real clips by action beside boundary clips by kind;
+    `distillation` classifies real clips while its features are to tell those of two trained encoders. (The paper's
+    two-stream needs no training: `pipeline merge-features`.)"""
+    action_teacher: Path | None = None
+    """For distillation: run folder of an encoder that was trained to classify actions."""
+    boundary_teacher: Path | None = None
+    """For distillation: run folder of an encoder that was trained on boundaries."""
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            optimizer="sgd", lr=0.02, epochs=50, batch_size=128, lr_steps=(20, 40), clip_grad_norm=20.0, num_workers=2
+        )
+    )
+
+    def __post_init__(self) -> None:
+        kinds = ",".join(self.kinds)
+        if self.task == "regression" and (not self.kinds or "same-speed" in self.kinds):
+            raise ValueError(f"kinds are {kinds}; regression needs kinds with a change point, so not same-speed")
+        if self.task == "classification" and len(set(self.kinds)) < 2:
+            raise ValueError(f"kinds are {kinds}; to classify takes two different ones or more")
+        if len(set(self.kinds)) < len(self.kinds):
+            raise ValueError(f"kinds are {kinds}; expected each of them once")
+        if self.integration != "none" and self.task != "classification":
+            raise ValueError(f"integration {self.integration} classifies kinds: leave task out")
+        teachers = sum(teacher is not None for teacher in (self.action_teacher, self.boundary_teacher))
+        if teachers != (2 if self.integration == "distillation" else 0):
+            raise ValueError(
+                "distillation takes both teachers, and nothing else takes any: give --integration distillation, "
+                "--action-teacher RUN and --boundary-teacher RUN together"
+            )
+        if any(number is not None and number < 1 for number in (self.samples, self.write)):
+            raise ValueError(f"samples is {self.samples}, write {self.write}; expected at least 1 where they are given")
+
+
 @dataclass(frozen=True, kw_only=True)
 class SolaModuleConfig:
     """The SoLa module (`encoders.sola`)."""

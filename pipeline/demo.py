@@ -2,6 +2,7 @@
 
     OUT/data/       trimmed clips and untrimmed videos (`synth.scenes`)
     OUT/acp/        the encoder, trained to classify the clips
+    OUT/bsp/        an encoder trained on boundary clips made of them
     OUT/rows/NAME/  a row's feature store and localize run
     OUT/metrics.json, OUT/report.html
 
@@ -16,13 +17,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import extract, localize, pretrain, sola
-from pipeline.config import DemoConfig, ExtractConfig, LocalizeConfig, PretrainConfig, SolaConfig
+from pipeline import bsp, extract, localize, merge_features, pretrain, sola
+from pipeline.config import (
+    BspConfig,
+    DemoConfig,
+    ExtractConfig,
+    LocalizeConfig,
+    MergeFeaturesConfig,
+    PretrainConfig,
+    SolaConfig,
+)
 from pipeline.data.annotations import Annotations, read_annotations
 from pipeline.data.detections import read_detections
 from pipeline.data.files import find_videos
@@ -40,13 +49,13 @@ def run(config: DemoConfig) -> int:
     config.out.mkdir(parents=True, exist_ok=True)
     demo = Demo(config.out, config.seed)
     demo.draw_data()
+    rows = [row for row in ROWS if row.quick or config.all]
     metrics = []
-    for row in ROWS:
-        if row.quick or config.all:
-            console.rule(row.name)
-            metrics.append({"name": row.name, **row.make(demo)})
+    for row in rows:
+        console.rule(row.name)
+        metrics.append({"name": row.name, **row.make(demo)})
     (config.out / "metrics.json").write_text(json.dumps({"rows": metrics}, indent=2) + "\n", encoding="utf-8")
-    page = _write_page(demo, metrics)
+    page = _write_page(demo, rows[-1], metrics)
     _print_table(metrics)
     print(f"The page: {page}  ({time.monotonic() - started:.0f} s)")
     return 0
@@ -86,11 +95,23 @@ class Demo:
         self.call("pretrain", clips=self.clips, out=out, **{"training.seed": self.seed})
         return out
 
+    def train_on_boundaries(self) -> Path:
+        """An encoder trained on boundary clips alone, from random weights: its run folder."""
+        out = self.out / "bsp"
+        self.call("bsp-synth", clips=self.clips, out=out, **{"training.seed": self.seed})
+        return out
+
     def extract(self, row: str, weights: str | Path) -> Path:
         """The feature store of a row, made with these weights."""
         store = self.row_folder(row) / "features"
         self.call("extract", videos=self.videos, out=store, weights=weights)
         return store
+
+    def merge(self, row: str, *stores: Path) -> Path:
+        """A store with the channels of all these."""
+        out = self.row_folder(row) / "two_stream"
+        self.call("merge-features", *stores, out=out)
+        return out
 
     def refine(self, row: str, store: Path) -> Path:
         """The store, refined by a SoLa module that is trained on the training videos without their labels."""
@@ -109,23 +130,34 @@ class Demo:
     def row_folder(self, row: str) -> Path:
         return self.out / "rows" / row
 
-    def call(self, command: str, **flags: object) -> None:
+    def call(self, command: str, *paths: Path, **flags: object) -> None:
         """Run a command with the demo's config for it, and show the line that would do the same by hand."""
-        options, stage = STAGES[command]
-        words = ["--config", f"demo/{command}"]
+        stage = STAGES[command]
+        words = [] if stage.positional else ["--config", f"demo/{command}"]
+        words += map(str, paths)
         for name, value in flags.items():
             words += [f"--{name}", str(value)]
         console.print(f"$ pipeline {command} {shlex.join(words)}", style="bold", highlight=False, soft_wrap=True)
-        code = stage(parse(command, options, words))
+        code = stage.run(parse(command, stage.options, words, positional=stage.positional))
         if code != 0:
             raise ValueError(f"the demo stops: pipeline {command} ended with exit code {code}")
 
 
-STAGES: dict[str, tuple[Any, Callable[[Any], int]]] = {
-    "pretrain": (PretrainConfig, pretrain.run),
-    "extract": (ExtractConfig, extract.run),
-    "sola": (SolaConfig, sola.run),
-    "localize": (LocalizeConfig, localize.run),
+class Stage(NamedTuple):
+    """A command; one that is given paths without flags has nothing to configure."""
+
+    options: Any
+    run: Callable[[Any], int]
+    positional: str | None = None
+
+
+STAGES: dict[str, Stage] = {
+    "pretrain": Stage(PretrainConfig, pretrain.run),
+    "bsp-synth": Stage(BspConfig, bsp.run),
+    "extract": Stage(ExtractConfig, extract.run),
+    "merge-features": Stage(MergeFeaturesConfig, merge_features.run, positional="stores"),
+    "sola": Stage(SolaConfig, sola.run),
+    "localize": Stage(LocalizeConfig, localize.run),
 }
 
 
@@ -151,25 +183,32 @@ def _sola(demo: Demo) -> dict[str, Any]:
     return demo.localize("sola", demo.refine("sola", demo.extract("acp", demo.pretrain())))
 
 
+def _bsp(demo: Demo) -> dict[str, Any]:
+    actions = demo.extract("acp", demo.pretrain())
+    boundaries = demo.extract("bsp", demo.train_on_boundaries())
+    return demo.localize("bsp", demo.merge("bsp", actions, boundaries))
+
+
 # A new method joins the demo as a line here.
 ROWS = (
     Row("G-TAD on an untrained encoder", "untrained", _untrained, quick=False),
     Row("G-TAD on classification features", "acp", _classification),
+    Row("+ BSP (two-stream)", "bsp", _bsp, quick=False),
     Row("+ SoLa", "sola", _sola),
 )
 
 
-def _write_page(demo: Demo, metrics: list[dict[str, Any]]) -> Path:
+def _write_page(demo: Demo, last: Row, metrics: list[dict[str, Any]]) -> Path:
     """The table, and every validation video with what the last row found in it."""
     page = demo.out / "report.html"
     annotations = read_annotations(demo.annotations)
-    detections = read_detections(demo.row_folder(ROWS[-1].folder) / "localize" / "detections.json")
+    detections = read_detections(demo.row_folder(last.folder) / "localize" / "detections.json")
     write_report(
         page,
         title="Temporal action localization on procedural videos",
         description=(
             "The videos are drawn by the program. An action is a motion; the actor stays in view before and after it, "
-            f"so its look does not tell when the action starts. Predictions: {ROWS[-1].name}."
+            f"so its look does not tell when the action starts. Predictions: {last.name}."
         ),
         tables=[_metric_table(metrics)],
         videos=_report_videos(annotations, find_videos(demo.videos), detections),

@@ -386,6 +386,7 @@ _EXPECTED_WARNINGS = (
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*`training_step` returned `None`.*",
     ".*have no `val_dataloader`.*",
+    ".*in eval mode at the start of training.*",
 )
 
 

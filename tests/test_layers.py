@@ -15,9 +15,9 @@ import synth
 FLOORS = (
     ("cli",),
     ("demo", "predict"),
-    ("pretrain", "extract", "sola", "localize", "import_features", "merge_features", "analyze", "describe"),
+    ("pretrain", "bsp", "extract", "sola", "localize", "import_features", "merge_features", "analyze", "describe"),
     ("clip_training", "detector", "figures", "label_choice", "memory_budget"),
-    ("boundary_files",),
+    ("boundary_files", "boundary_scores", "joint_batches"),
     ("boundary_clips", "linear_evaluation"),
     (
         "boundary_differences",

@@ -1,0 +1,105 @@
+"""Paired gains: heads trained on features with and without a method, with the same seeds, and the interval of the gain.
+
+Heads are trained side by side, each on one thread. A head that is in its folder already is not trained again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+TrainHead = Callable[[Path, Path, Path, int], dict[str, Any]]
+"""(store, annotations, run folder, seed) to the metrics of a head."""
+
+# 97.5 % quantiles of Student's t, by degrees of freedom.
+STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+
+
+class Part(NamedTuple):
+    """A data set, or one split of it: its stores by the name of their row, and what they are scored by."""
+
+    folder: Path
+    annotations: Path
+    stores: Mapping[str, Path]
+
+
+def train_heads(
+    parts: Sequence[Part], head_seeds: Sequence[int], train: TrainHead, workers: int
+) -> list[dict[str, Any]]:
+    """Metrics of each head, with its part, row and seed."""
+    places = [
+        (place, row, seed) for place, part in enumerate(parts) for seed in head_seeds for row in part.stores
+    ]  # so that what is there after an interruption is paired
+    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        jobs = [
+            pool.submit(
+                train,
+                parts[place].stores[row],
+                parts[place].annotations,
+                parts[place].folder / "heads" / f"{row}_{seed}",
+                seed,
+            )
+            for place, row, seed in places
+        ]
+        return [
+            {"part": place, "row": row, "head_seed": seed, **job.result()}
+            for (place, row, seed), job in zip(places, jobs, strict=True)
+        ]
+
+
+class Comparison(NamedTuple):
+    """Rows that are held against others, one pair for each seed of the method; `title` heads its table."""
+
+    title: str
+    pairs: Sequence[tuple[str, str]]  # (with, without)
+
+
+def gains_of(
+    runs: Sequence[dict[str, Any]], comparison: Comparison, value: Callable[[dict[str, Any]], float]
+) -> NDArray[np.float64]:
+    """The gain of each pair: the mean difference between heads of the same part and seed."""
+    by_place = {(run["row"], run["part"], run["head_seed"]): value(run) for run in runs}
+    heads = sorted({(run["part"], run["head_seed"]) for run in runs})
+    gains: NDArray[np.float64] = np.array(
+        [[by_place[(row, *head)] - by_place[(base, *head)] for head in heads] for row, base in comparison.pairs]
+    ).mean(axis=1)
+    return gains
+
+
+def print_gains(runs: Sequence[dict[str, Any]], comparison: Comparison) -> None:
+    """A table: for the average mAP and at each tIoU both sides, the gain, its interval, and the gain of each seed."""
+    table = Table(title=f"{comparison.title}: mAP (%), and the half-width of the gain's 95 % interval over its seeds")
+    for column in ("tIoU", "without", "with", "gain", "gain of each seed"):
+        table.add_column(column, justify="right")
+    sides = [{pair[side] for pair in comparison.pairs} for side in (1, 0)]
+    for name, value in _values(runs).items():
+        means = [np.mean([value(run) for run in runs if run["row"] in side]) for side in sides]
+        gains = gains_of(runs, comparison, value)
+        each = ", ".join(f"{gain:+.1f}" for gain in gains)
+        table.add_row(name, *(f"{mean:.1f}" for mean in means), format_interval(gains), each)
+    Console().print(table)
+
+
+def _values(runs: Sequence[dict[str, Any]]) -> dict[str, Callable[[dict[str, Any]], float]]:
+    values: dict[str, Callable[[dict[str, Any]], float]] = {"average": lambda run: float(run["average_map"])}
+    for place, tiou in enumerate(runs[0]["tiou"]):
+        values[f"{tiou:g}"] = lambda run, place=place: float(run["map"][place])  # type: ignore[misc]
+    return values
+
+
+def format_interval(values_S: NDArray[np.float64]) -> str:
+    """Mean ± half-width of the 95 % interval of the mean."""
+    count = len(values_S)
+    if count == 1:
+        return f"{values_S[0]:.1f}"
+    quantile = STUDENT[min(count - 2, len(STUDENT) - 1)]
+    return f"{values_S.mean():.1f} ± {quantile * values_S.std(ddof=1) / np.sqrt(count):.1f}"
