@@ -81,7 +81,10 @@ def run(config: BspConfig) -> int:
         failed |= write_boundary_clips(
             config.out / BOUNDARY_CLIPS, boundary, config.write, num_workers=config.training.num_workers
         )
-    line, scores = _train(config, learning, mixing.training(boundary, train), mixing.validation(val), failed)
+    # Frames in memory are not copied to other processes.
+    num_workers = config.training.num_workers if train.frames is None else 0
+    sources = mixing.training(boundary, train), mixing.validation(val)
+    line, scores = _train(config, learning, *sources, failed, num_workers=num_workers)
     save_encoder(config.out, encoder, kinds=list(config.kinds), labels=list(actions))
     _report(config, line, scores, failed)
     return 0
@@ -228,7 +231,13 @@ class Mixing(NamedTuple):
 
 
 def _train(
-    config: BspConfig, learning: Learning, train: BatchSource, val: BatchSource | None, failed: dict[str, str]
+    config: BspConfig,
+    learning: Learning,
+    train: BatchSource,
+    val: BatchSource | None,
+    failed: dict[str, str],
+    *,
+    num_workers: int,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fit; clips that fail on the way are added to `failed`. The kept epoch's line of the log, and its scores."""
 
@@ -237,17 +246,24 @@ def _train(
         return learning.losses(model, batch)
 
     training = config.training
-    train_batches = load_batches(
-        train, training.batch_size, shuffle_seed=training.seed, num_workers=training.num_workers
-    )
-    val_batches = None if val is None else load_batches(val, training.batch_size, num_workers=training.num_workers)
+
+    def load(source: BatchSource, shuffle_seed: int | None = None) -> DataLoader[Any]:
+        return load_batches(source, training.batch_size, shuffle_seed=shuffle_seed, num_workers=num_workers)
+
     line = fit(
-        learning.model, losses, train_batches, val_batches, run=config.out, training=training, best=learning.best
+        learning.model,
+        losses,
+        load(train, training.seed),
+        None if val is None else load(val),
+        run=config.out,
+        training=training,
+        best=learning.best,
     )
-    if val_batches is None:
+    if val is None:
         return line, {}
     device = resolve_device(training.device)
-    scores = learning.score(learning.model.to(device).eval(), val_batches)
+    # A new loader: where several devices trained, each had its share of the old one.
+    scores = learning.score(learning.model.to(device).eval(), load(val))
     learning.model.cpu()
     logged = {name.removeprefix("val_"): value for name, value in line.items() if name.startswith("val_")}
     return line, logged | scores

@@ -463,7 +463,7 @@ class LinearEvaluationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AnalyzeConfig:
-    """Feature stores to similarity matrices and linear evaluation: figures and JSON."""
+    """Feature stores to similarity matrices, linear evaluation and differences at boundaries: figures and JSON."""
 
     features: tuple[Path, ...]
     """Feature stores to compare, with commas; the figures show them side by side."""
@@ -472,11 +472,12 @@ class AnalyzeConfig:
     names: tuple[str, ...] | None = None
     """What the stores are called, with commas. Left out: what tells their paths apart."""
     annotations: Path | None = None
-    """ActivityNet JSON or csv: adds linear evaluation, and looks at the videos of `val_subset` alone."""
+    """ActivityNet JSON or csv: adds linear evaluation and differences at boundaries, and looks at the videos of
+    `val_subset` alone."""
     train_subset: str = "training"
     """Subset that the linear classifier trains on."""
     val_subset: str = "validation"
-    """Subset that it is tested on, and whose similarities are measured."""
+    """Subset that it is tested on, and whose similarities and differences are measured."""
     run: Path | None = None
     """Run folder of `pipeline sola`: adds snapshots of its training."""
     videos: tuple[str, ...] | None = None

@@ -15,11 +15,12 @@ from torch import nn
 
 from encoders import build_encoder
 from encoders.weights import fingerprint
-from pipeline import bsp, cli, clip_batches, pretrain
+from pipeline import bsp, cli, clip_batches
 from pipeline.boundary_clips import BoundaryBatch, BoundaryBatches
 from pipeline.boundary_scores import score_change_points, score_kinds
 from pipeline.clip_batches import ClipBatches, ClipForm
-from pipeline.config import BspConfig, PretrainConfig, TrainingConfig
+from pipeline.clip_training import save_encoder
+from pipeline.config import BspConfig, TrainingConfig
 from pipeline.data.clips import read_clips
 from pipeline.joint_batches import JointBatches
 from synth.boundaries import Synthesis
@@ -46,7 +47,7 @@ def metrics_of(config: BspConfig) -> dict[str, Any]:
     return metrics
 
 
-def weights_of(config: BspConfig | PretrainConfig) -> str:
+def weights_of(config: BspConfig) -> str:
     return str(json.loads((config.out / "encoder.json").read_text())["weights"])
 
 
@@ -92,17 +93,15 @@ def test_two_heads_learn_both(config: BspConfig) -> None:
 
 
 def test_a_student_is_distilled_from_two_runs(config: BspConfig, tmp_path: Path) -> None:
-    acp = PretrainConfig(clips=config.clips, out=tmp_path / "acp", encoder="tsm_tiny", size=32, training=TRAINING)
-    assert pretrain.run(acp) == 0
-    boundary = replace(config, out=tmp_path / "boundary")
-    assert bsp.run(boundary) == 0
-    student = replace(config, integration="distillation", action_teacher=acp.out, boundary_teacher=boundary.out)
+    teachers = [tmp_path / name for name in ("actions", "boundaries")]
+    for seed, run in enumerate(teachers, start=1):
+        run.mkdir()
+        save_encoder(run, build_encoder("tsm_tiny", weights="random", size=32, seed=seed))
+    student = replace(config, integration="distillation", action_teacher=teachers[0], boundary_teacher=teachers[1])
     assert bsp.run(student) == 0
     assert {"action_top1", "action_features", "boundary_features"} <= metrics_of(student).keys()
-    assert (
-        len({weights_of(student), weights_of(boundary), json.loads((acp.out / "encoder.json").read_text())["weights"]})
-        == 3
-    )
+    described = json.loads((student.out / "encoder.json").read_text())
+    assert fingerprint(build_encoder(**described["encoder"], weights=student.out)) == described["weights"]
     with pytest.raises(FileNotFoundError, match="no such run folder"):
         bsp.run(replace(student, out=tmp_path / "again", action_teacher=tmp_path / "absent"))
 
@@ -127,9 +126,9 @@ def flat(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def long_enough_to_learn(flat: Path, tmp_path: Path) -> BspConfig:
-    training = replace(TRAINING, epochs=8, batch_size=16, lr=4e-3)
+    training = replace(TRAINING, epochs=6, batch_size=16, lr=4e-3)
     return BspConfig(
-        clips=flat, out=tmp_path / "run", encoder="tsm_tiny", size=32, samples=128, dropout=0.0, training=training
+        clips=flat, out=tmp_path / "run", encoder="tsm_tiny", size=32, samples=96, dropout=0.0, training=training
     )
 
 
@@ -178,11 +177,12 @@ def test_a_killed_run_comes_to_the_same_weights(
 def test_clips_decoded_in_every_epoch_give_the_same_weights(
     config: BspConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert bsp.run(config) == 0
+    here = replace(config, size=64)
+    assert bsp.run(here) == 0
     monkeypatch.setattr(clip_batches, "CACHE_BYTES", 0)
-    again = replace(config, out=tmp_path / "again")
+    again = replace(here, out=tmp_path / "again")
     assert bsp.run(again) == 0
-    assert weights_of(again) == weights_of(config)
+    assert weights_of(again) == weights_of(here)
 
 
 # --- Batches and scores -----------------------------------------------------------------------------------------------
