@@ -31,6 +31,7 @@ COMMANDS = {
     "extract": Command(options.ExtractConfig, "pipeline.extract"),
     "pretrain": Command(options.PretrainConfig, "pipeline.pretrain"),
     "bsp-synth": Command(options.BspConfig, "pipeline.bsp"),
+    "lofi-train": Command(options.LofiTrainConfig, "pipeline.lofi"),
     "sola": Command(options.SolaConfig, "pipeline.sola"),
     "localize": Command(options.LocalizeConfig, "pipeline.localize"),
     "predict": Command(options.PredictConfig, "pipeline.predict", positional="video"),

@@ -147,6 +147,7 @@ def fit(
     run: Path,
     training: TrainingConfig,
     best: Best = LOWEST_LOSS,
+    failed: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Train `model` in place, going on from `run`/last.ckpt if there is one.
 
@@ -159,6 +160,7 @@ def fit(
         run: run folder.
         training: the options.
         best: which metric chooses the epoch.
+        failed: to be filled with what batches, empty ones too, name in their `failed`: (file, reason).
 
     Returns:
         The line of `run`/log.jsonl of the epoch whose weights the model has.
@@ -167,7 +169,8 @@ def fit(
         ValueError: a loss or a gradient is not finite; `run`/last.ckpt is then what it was after the epoch before.
     """
     loaders = {"train": train} if validation is None else {"train": train, "val": validation}
-    task = _Task(model, losses, training, {stage: _places(loader) for stage, loader in loaders.items()})
+    places = {stage: _places(loader) for stage, loader in loaders.items()}
+    task = _Task(model, losses, training, places, failed={} if failed is None else failed)
     monitored = best if validation is not None and training.keep == "best" else None
     with _lightning_kept_quiet():
         trainer = lightning.Trainer(
@@ -222,13 +225,20 @@ class _Task(lightning.LightningModule):
     """The stage's model and losses in the shape that Lightning asks for."""
 
     def __init__(
-        self, model: nn.Module, losses: Losses, training: TrainingConfig, places: dict[str, EpochBatches]
+        self,
+        model: nn.Module,
+        losses: Losses,
+        training: TrainingConfig,
+        places: dict[str, EpochBatches],
+        *,
+        failed: dict[str, str],
     ) -> None:
         super().__init__()
         self.model = model
         self.losses = losses
         self.options = training
         self.places = places
+        self.failed = failed
 
     def setup(self, stage: str) -> None:
         for places in self.places.values():
@@ -283,6 +293,7 @@ class _Task(lightning.LightningModule):
 
     def _loss_of(self, stage: str, batch: Any, batch_idx: int) -> Tensor | None:
         """The loss of a batch, which is logged with all others; None if it is empty."""
+        self.failed.update(getattr(batch, "failed", ()))
         if len(batch[0]) == 0:
             return None
         losses = self.losses(self.model, batch)

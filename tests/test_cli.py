@@ -15,6 +15,7 @@ FIXED_FORMS = {
     "extract": "--videos DIR --out STORE --encoder tsm_r18 --weights w.pth",
     "pretrain": "--clips clips.csv --out RUN --encoder tsm_r18",
     "bsp-synth": "--clips clips.csv --out RUN --encoder tsm_r18 --write 8",
+    "lofi-train": "--videos DIR --annotations GT.json --out RUN --encoder tsm_r18 --weights ACP --schedule short",
     "sola": "--features STORE --out RUN",
     "localize": "--features STORE --annotations GT.json --out RUN --head gtad",
     "predict": "a.mp4 b.mp4 --run RUN --out D.json",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,11 @@ from annotation_files import (
 
 from encoders import ENCODERS
 from pipeline import cli, flags
-from pipeline.config import ExtractConfig
+from pipeline.config import ExtractConfig, LofiTrainConfig, SamplingConfig
 from pipeline.data.annotations import AMBIGUOUS, Segment, Video
 from pipeline.data.features import FeatureStore, StoreHeader
 from pipeline.data.snippets import Timeline
+from pipeline.training import lr_factor
 
 CONFIGS = Path(cli.__file__).parents[1] / "configs"
 Write = Callable[[Path, Sequence[Video]], Path]
@@ -53,6 +55,7 @@ CASES: list[tuple[str, Write, Callable[[int], Video], int, float]] = [
     ("activitynet/localize_gtad_tsn", write_bsn, activitynet, 400, DURATION / 100),
     ("activitynet/localize_gtad_tsp", write_bsn, activitynet, 512, 16 / 15),
     ("activitynet/localize_gtad_i3d", write_bsn, activitynet, 2048, 16 / 25),
+    ("activitynet/localize_lofi", write_bsn, activitynet, 512, DURATION / 100),
     ("hacs/localize_gtad_i3d", write_hacs, activitynet, 2048, 0.5),
     ("thumos14/localize_gtad_tsn", write_thumos14_tables, thumos14, 2048, 1 / 30),
     ("thumos14/localize_gtad_i3d", write_thumos14_texts, thumos14, 2048, 4 / 30),
@@ -88,10 +91,26 @@ def test_every_config_trains_on_what_it_is_for(
 
 
 def test_every_localize_config_of_a_data_set_is_tried() -> None:
-    names = {f"{file.parent.name}/{file.stem}" for file in CONFIGS.rglob("localize_gtad*.yaml")}
+    names = {f"{file.parent.name}/{file.stem}" for file in CONFIGS.rglob("localize_*.yaml")}
     assert {name for name in names if name.split("/")[0] in ("activitynet", "hacs", "thumos14")} == {
         config for config, *_ in CASES
     }
+
+
+def test_lofi_on_activitynet_has_the_papers_numbers() -> None:
+    words = ["--videos", "DIR", "--out", "OUT", "--config"]
+    name = "activitynet/lofi-train_tsm_r18"
+    config = flags.parse("lofi-train", LofiTrainConfig, [*words, name, "--annotations", "GT.json"])
+    assert (config.schedule, config.reduction, config.cycle_epochs, config.cycle_batches) == ("long", 4, 1, 16)
+    assert (config.num_frames, config.frame_stride, config.size, config.gtad.num_snippets) == (8, 8, 224, 100)
+    training = config.training
+    assert (training.optimizer, training.lr, training.momentum, training.weight_decay) == ("sgd", 0.1, 0.0, 1e-4)
+    assert [lr_factor(training, epoch) for epoch in range(15)] == [1.0] * 5 + [0.5] * 5 + [0.25] * 5
+    plain = LofiTrainConfig(videos=Path("DIR"), annotations=Path("GT.json"), out=Path("OUT"), encoder="tsm_r18")
+    assert replace(training, num_workers=plain.training.num_workers) == plain.training
+    extraction = flags.parse("extract", ExtractConfig, [*words, "activitynet/extract_tsm_r18"])
+    sampling = SamplingConfig(num_frames=config.num_frames, frame_stride=config.frame_stride, num_snippets=100)
+    assert (extraction.encoder, extraction.sampling) == (config.encoder, sampling)
 
 
 # --- Extraction -------------------------------------------------------------------------------------------------------

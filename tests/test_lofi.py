@@ -1,0 +1,266 @@
+"""The lofi-train stage: videos and segments to encoder weights that other commands take."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flow_encoder import register
+from torch import Tensor
+from video_files import write_video
+
+from encoders import build_encoder
+from encoders.weights import fingerprint
+from pipeline import extract, lofi
+from pipeline.config import ExtractConfig, GTADConfig, LofiTrainConfig, SamplingConfig, TrainingConfig
+from pipeline.data.features import FeatureStore
+from pipeline.fidelity import Fidelity, make_schedule
+from pipeline.lofi import EndToEnd, build_model, share_parameters
+
+TRAINING = TrainingConfig(
+    epochs=4, batch_size=2, lr=0.01, optimizer="sgd", momentum=0.0, lr_steps=(2,), device="cpu", num_workers=0
+)
+HEAD = GTADConfig(num_snippets=8, hidden=64, inner_bins=4, context_bins=2)
+NUM_VIDEOS = 5  # three batches an epoch
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Videos and annotations; one video is shorter than a snippet."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "videos").mkdir()
+    database = {}
+    for number in range(NUM_VIDEOS):
+        frames = 9 if number == 0 else 20 + number
+        write_video(folder / "videos" / f"v_{number}.mp4", frames, fps=10)
+        segment = [0.1 * number, frames / 10 - 0.4]
+        annotations = [{"segment": segment, "label": ("jump", "run")[number % 2]}]
+        database[f"v_{number}"] = {"subset": "training", "duration": frames / 10, "annotations": annotations}
+    database["v_absent"] = database["v_1"]
+    database["v_other"] = {**database["v_1"], "subset": "validation"}
+    (folder / "gt.json").write_text(json.dumps({"database": database}))
+    return folder
+
+
+@pytest.fixture
+def config(data: Path, tmp_path: Path) -> LofiTrainConfig:
+    return LofiTrainConfig(
+        videos=data / "videos",
+        annotations=data / "gt.json",
+        out=tmp_path / "run",
+        encoder="tsm_tiny",
+        weights="random",
+        num_frames=4,
+        gtad=HEAD,
+        training=TRAINING,
+    )
+
+
+def start_of(config: LofiTrainConfig) -> dict[str, Tensor]:
+    return build_encoder("tsm_tiny", weights="random", num_frames=4, seed=config.training.seed).state_dict()
+
+
+def weights_of(run: Path) -> dict[str, Tensor]:
+    return build_encoder("tsm_tiny", weights=run, num_frames=4).state_dict()
+
+
+def moved(config: LofiTrainConfig) -> set[str]:
+    """Names of the weights that training has changed."""
+    start, end = start_of(config), weights_of(config.out)
+    return {name for name in start if not torch.equal(start[name], end[name])}
+
+
+# --- What it leaves ---------------------------------------------------------------------------------------------------
+
+
+def test_the_run_folder_and_the_output(config: LofiTrainConfig, capfd: pytest.CaptureFixture[str]) -> None:
+    assert lofi.run(config) == 0
+    assert {path.name for path in config.out.iterdir()} == {
+        "config.yaml", "log.jsonl", "last.ckpt", "encoder.safetensors", "encoder.json", "metrics.json",
+    }  # fmt: skip
+    out, err = capfd.readouterr()
+    assert "% of the time was waiting for data" in out
+    assert "5 videos, long: 8 snippets at 32×32 · 2 snippets at 64×64 · 4 snippets at 45×45" in err
+    assert "note: 1 videos of subset 'training' are not in" in err
+    assert "v_absent" in err
+    metrics = json.loads((config.out / "metrics.json").read_text())
+    log = [json.loads(line) for line in (config.out / "log.jsonl").read_text().splitlines()]
+    assert metrics["loss"] == log[-1]["train_loss"]
+    assert metrics["skipped"] == {}
+    assert 0 <= metrics["waiting"] <= 1
+    assert lofi.run(config) == 0
+    assert "is finished" in capfd.readouterr().out
+
+
+def test_the_run_is_accepted_as_weights(config: LofiTrainConfig, data: Path) -> None:
+    lofi.run(config)
+    described = json.loads((config.out / "encoder.json").read_text())
+    encoder = build_encoder(**described["encoder"], weights=config.out)
+    assert fingerprint(encoder) == described["weights"]
+    assert described["labels"] == ["jump", "run"]
+    extraction = ExtractConfig(
+        videos=data / "videos",
+        out=config.out.parent / "store",
+        encoder="tsm_tiny",
+        weights=str(config.out),
+        sampling=SamplingConfig(num_frames=4, num_snippets=8),
+        device="cpu",
+    )
+    assert extract.run(extraction) == 0
+    store = FeatureStore.open(extraction.out)
+    assert store.header.weights == described["weights"]
+    assert len(store.videos) == NUM_VIDEOS
+
+
+# --- What it learns ---------------------------------------------------------------------------------------------------
+
+
+def test_the_gradient_reaches_all_of_the_encoder(config: LofiTrainConfig) -> None:
+    lofi.run(replace(config, training=replace(TRAINING, epochs=1)))
+    learned = {name for name, _ in build_encoder("tsm_tiny", weights="random").named_parameters()}
+    assert moved(config) == learned  # and so no statistics of batch normalisation
+
+
+def test_batch_normalisation_can_be_trained(config: LofiTrainConfig) -> None:
+    lofi.run(replace(config, batch_norm="train", training=replace(TRAINING, epochs=1)))
+    assert {"network.bn1.running_mean", "network.bn1.running_var", "network.bn1.weight"} <= moved(config)
+
+
+def test_it_learns(config: LofiTrainConfig) -> None:
+    training = replace(TRAINING, epochs=10, optimizer="adam", lr=2e-3, lr_schedule="constant")
+    lofi.run(replace(config, schedule="temporal", mirror=False, training=training))
+    losses = [json.loads(line)["train_loss"] for line in (config.out / "log.jsonl").read_text().splitlines()]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def model_of(config: LofiTrainConfig) -> tuple[EndToEnd, list[Fidelity]]:
+    schedule = make_schedule("long", Fidelity(8, 64, 64), batches_per_epoch=3)
+    encoder = build_encoder("tsm_tiny", weights="random", num_frames=4)
+    return build_model(config, encoder, 2, schedule), list(schedule.fidelities)
+
+
+def test_the_head_scores_all_pairs_of_the_current_length_with_the_same_parameters(config: LofiTrainConfig) -> None:
+    model, fidelities = model_of(config)
+    parameters = {id(parameter) for parameter in model.head_for(8).parameters()}
+    for fidelity in fidelities:
+        num_snippets = fidelity.num_snippets
+        output = model(torch.zeros(2, num_snippets, 3, 4, fidelity.size, fidelity.size, dtype=torch.uint8))
+        assert output.start.shape == (2, num_snippets)
+        assert output.iou_reg.shape == (2, num_snippets, num_snippets)
+        assert {id(parameter) for parameter in model.head_for(num_snippets).parameters()} == parameters
+    assert len(parameters) > 0
+
+
+def test_a_limit_of_the_anchors_scales_with_the_length(config: LofiTrainConfig) -> None:
+    limited = replace(config, gtad=replace(HEAD, max_duration=6, longest_proposal=5))
+    model, _ = model_of(limited)
+    assert {T: (model.head_for(T).max_duration, model.head_for(T).longest_proposal) for T in (8, 4, 2)} == {
+        8: (6, 5), 4: (3, 3), 2: (2, 2),
+    }  # fmt: skip
+
+
+def test_features_of_a_video_go_to_the_head_in_order(config: LofiTrainConfig) -> None:
+    model, _ = model_of(config)
+    model.eval()
+    clips = torch.randint(256, (2, 4, 3, 4, 45, 45), dtype=torch.uint8)
+    features_BCT = torch.stack([torch.cat([model.encoder(clip[None]) for clip in video]) for video in clips]).mT
+    torch.testing.assert_close(model(clips).start, model.head_for(4)(features_BCT).start)
+
+
+def test_shared_parameters_learn_together() -> None:
+    one, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    share_parameters(one, other)
+    with torch.no_grad():
+        one.weight.fill_(3.0)
+    assert (other.weight == 3.0).all()
+    assert other.bias is one.bias
+
+
+# --- Interruptions and bad input --------------------------------------------------------------------------------------
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("schedule", "killed_after"), [("long", 4), ("long", 7), ("short", 5)])
+def test_killed_in_a_cycle_and_resumed_equals_uninterrupted(
+    config: LofiTrainConfig, schedule: Any, killed_after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = replace(config, schedule=schedule, cycle_batches=2)
+    killed = replace(whole, out=config.out.parent / "killed")
+    lofi.run(whole)
+    forward, steps = EndToEnd.forward, iter(range(killed_after))
+
+    def until_killed(self: EndToEnd, clips: Tensor) -> Any:
+        if next(steps, None) is None:
+            raise KilledError
+        return forward(self, clips)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EndToEnd, "forward", until_killed)
+        with pytest.raises(KilledError):
+            lofi.run(killed)
+    assert not (killed.out / "encoder.safetensors").exists()
+    torch.manual_seed(99)
+    assert lofi.run(killed) == 0
+    weights = [(run.out / "encoder.safetensors").read_bytes() for run in (whole, killed)]
+    assert weights[0] == weights[1]
+
+
+def broken_copy(config: LofiTrainConfig, folder: Path, broken: set[str]) -> LofiTrainConfig:
+    folder.mkdir()
+    for path in config.videos.iterdir():
+        content = path.read_bytes()
+        (folder / path.name).write_bytes(content[:100] if path.stem in broken else content)
+    return replace(config, videos=folder, training=replace(TRAINING, epochs=2))
+
+
+def test_videos_that_do_not_decode_are_skipped_and_named(
+    config: LofiTrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lofi.run(broken_copy(config, tmp_path / "videos", {"v_1", "v_3"})) == 0
+    err = capsys.readouterr().err
+    assert "2 videos could not be decoded and were skipped:" in err
+    assert "v_1.mp4" in err
+    skipped = json.loads((config.out / "metrics.json").read_text())["skipped"]
+    assert sorted(Path(path).name for path in skipped) == ["v_1.mp4", "v_3.mp4"]
+
+
+def test_no_video_decodes(config: LofiTrainConfig, tmp_path: Path) -> None:
+    broken = {path.stem for path in config.videos.iterdir()}
+    with pytest.raises(ValueError, match=r"none of 5 videos can be decoded: .*v_\d\.mp4"):
+        lofi.run(broken_copy(config, tmp_path / "videos", broken))
+
+
+def test_a_loss_that_is_not_finite_names_the_videos(config: LofiTrainConfig) -> None:
+    with pytest.raises(ValueError, match=r"is not finite in epoch 0, batch \d \(v_\d, v_\d\)"):
+        lofi.run(replace(config, training=replace(TRAINING, lr=1e30)))
+    assert not (config.out / "encoder.safetensors").exists()
+
+
+def test_a_cache_changes_no_weights(config: LofiTrainConfig, tmp_path: Path) -> None:
+    cached = replace(config, out=tmp_path / "cached", cache=tmp_path / "cache", cache_gb=0.01)
+    for one in (config, cached):
+        lofi.run(one)
+    assert len(list((tmp_path / "cache").iterdir())) == 3 * NUM_VIDEOS
+    assert (config.out / "encoder.safetensors").read_bytes() == (cached.out / "encoder.safetensors").read_bytes()
+
+
+def test_an_encoder_of_flow(config: LofiTrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="sees optical flow"):
+        lofi.run(replace(config, encoder=register(monkeypatch)))
+
+
+def test_pictures_too_small_for_the_encoder(config: LofiTrainConfig) -> None:
+    with pytest.raises(ValueError, match=r"8 snippets at 16×16, and it needs pictures of at\s+least 32"):
+        lofi.run(replace(config, reduction=16.0))
+
+
+def test_no_video_of_the_subset(config: LofiTrainConfig) -> None:
+    with pytest.raises(ValueError, match=r"none of the 1 videos of subset 'validation'.* v_other"):
+        lofi.run(replace(config, train_subset="validation"))
+    with pytest.raises(ValueError, match=r"gt\.json: no video is in the subset 'test'.*give --train-subset"):
+        lofi.run(replace(config, train_subset="test"))
