@@ -6,7 +6,8 @@ Two tables, of one run. The first is CPU time a boundary clip, which means somet
 to do as well: reading the packet tables of its sources (which a data worker keeps for the next time), decoding
 (seeking, and scaling and converting the frames that show), everything else (mixing, cropping), and the training step,
 on one thread. The second is wall-clock clips a second with that many data workers: the loader alone, training alone (on
-batches that are there), and training on what the loader makes.
+batches that are there), and training on what the loader makes; its last line, with all frames of all clips in memory,
+where they fit, as in training.
 
 Clips: those of --clips, or 16 made ones of Kinetics' size, 10 s of 340×256 pixels at 30 frames a second.
 """
@@ -30,6 +31,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
@@ -38,7 +40,7 @@ from benchmarks.videos import write_video  # noqa: E402
 from encoders import build_encoder  # noqa: E402
 from pipeline import clip_batches  # noqa: E402
 from pipeline.boundary_clips import BoundaryBatches  # noqa: E402
-from pipeline.clip_batches import ClipForm  # noqa: E402
+from pipeline.clip_batches import ClipForm, decode_clips, fits_in_memory  # noqa: E402
 from pipeline.data.clips import Clip, read_clips  # noqa: E402
 from pipeline.data.video import probe_video, read_clip  # noqa: E402
 from pipeline.training import load_batches  # noqa: E402
@@ -132,12 +134,19 @@ def _print_rates(batches: BoundaryBatches, step: Callable[[Tensor, Tensor], None
         table.add_column(column, justify="right")
     for workers in options.workers:
         loader = load_batches(batches, options.batch, num_workers=workers)
-        made = list(loader)  # the workers start, and their files come into the system's cache
-        alone = _rate(iter(loader), lambda clips, kinds: None)
-        training = _rate(iter(made), step)
-        both = _rate(iter(loader), step)
-        table.add_row(str(workers), f"{alone:.0f}", f"{training:.0f}", f"{both:.0f}")
+        table.add_row(str(workers), *_rates(loader, step))
+    resize = batches.form.resize
+    if fits_in_memory(batches.clips, resize):
+        decoded = decode_clips(batches.clips, resize, num_workers=max(options.workers))
+        batches.frames = [clip.frames for clip in decoded if clip.frames is not None]
+        table.add_row("none, all frames in memory", *_rates(load_batches(batches, options.batch), step))
     Console(width=100).print(table)
+
+
+def _rates(loader: DataLoader[Any], step: Callable[[Tensor, Tensor], None]) -> tuple[str, ...]:
+    made = list(loader)  # the workers start, and their files come into the system's cache
+    alone = _rate(iter(loader), lambda clips, kinds: None)
+    return tuple(f"{rate:.1f}" for rate in (alone, _rate(iter(made), step), _rate(iter(loader), step)))
 
 
 def _rate(batches: Iterator[Sequence[Any]], step: Callable[[Tensor, Tensor], None]) -> float:

@@ -152,6 +152,10 @@ def test_sources_of_other_shapes_are_brought_to_a_common_one() -> None:
     cut = to_common_size([wide, high])
     assert [half.shape for half in cut] == [(3, 64, 64, 3), (5, 64, 64, 3)]
     assert [set(half.ravel().tolist()) for half in cut] == [{1}, {2}]
+    clips = [clip_of("a"), clip_of("b")]
+    frames = [flat(1, 40, (64, 90)), flat(2, 40, (80, 64))]
+    batch = batches_of(clips, kinds=("diff-class",), frames=frames)[places(4)]
+    assert {tuple(clip[0, :, 5, 5].tolist()) for clip in batch.clips} == {(1,) * 4 + (2,) * 4, (2,) * 4 + (1,) * 4}
 
 
 def test_pairs_are_drawn_alike_in_both_kinds() -> None:
@@ -200,9 +204,10 @@ def test_a_place_decides_its_clip_decoded_before_or_on_the_way_here_or_in_a_work
 
 
 def test_validation_sees_the_same_clips_from_the_middle_in_each_epoch(clips: list[Clip]) -> None:
-    wide = [flat(0, 40, (64, 100)) for _ in clips]
+    wide = [flat(10 * place, 40, (64, 100)) for place, _ in enumerate(clips)]
     for frames in wide:
         frames[..., 0] = np.arange(100)
+        frames[..., 1] = np.arange(40)[:, None, None]
     batches = batches_of(clips, mirror=True, augment=False, frames=wide)
     batch = batches[places(12)]
     assert (batch.clips[:, 0, :, :, 0] == 18).all()  # half of what 100 columns have more than 64
