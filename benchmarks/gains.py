@@ -66,26 +66,34 @@ class Comparison(NamedTuple):
 def gains_of(
     runs: Sequence[dict[str, Any]], comparison: Comparison, value: Callable[[dict[str, Any]], float]
 ) -> NDArray[np.float64]:
-    """The gain of each pair: the mean difference between heads of the same part and seed."""
+    """The difference between heads of the same part and seed: (pairs, parts, head seeds)."""
     by_place = {(run["row"], run["part"], run["head_seed"]): value(run) for run in runs}
-    heads = sorted({(run["part"], run["head_seed"]) for run in runs})
-    gains: NDArray[np.float64] = np.array(
-        [[by_place[(row, *head)] - by_place[(base, *head)] for head in heads] for row, base in comparison.pairs]
-    ).mean(axis=1)
-    return gains
+    parts, seeds = (sorted({run[name] for run in runs}) for name in ("part", "head_seed"))
+    return np.array(
+        [
+            [[by_place[row, part, seed] - by_place[base, part, seed] for seed in seeds] for part in parts]
+            for row, base in comparison.pairs
+        ]
+    )
 
 
 def print_gains(runs: Sequence[dict[str, Any]], comparison: Comparison) -> None:
-    """A table: for the average mAP and at each tIoU both sides, the gain, its interval, and the gain of each seed."""
-    table = Table(title=f"{comparison.title}: mAP (%), and the half-width of the gain's 95 % interval over its seeds")
-    for column in ("tIoU", "without", "with", "gain", "gain of each seed"):
+    """A table: for the average mAP and at each tIoU both sides, the gain, and the gain of each seed of the method.
+
+    Two intervals: over the method's seeds, and over the head's. The first leaves out the chance in the heads without
+    the method, where these are the same for all its seeds; the second holds it.
+    """
+    table = Table(title=f"{comparison.title}: mAP (%), and half-widths of the gain's 95 % interval")
+    for column in ("tIoU", "without", "with", "gain ± over its seeds", "± over head seeds", "gain of each seed"):
         table.add_column(column, justify="right")
     sides = [{pair[side] for pair in comparison.pairs} for side in (1, 0)]
     for name, value in _values(runs).items():
         means = [np.mean([value(run) for run in runs if run["row"] in side]) for side in sides]
-        gains = gains_of(runs, comparison, value)
-        each = ", ".join(f"{gain:+.1f}" for gain in gains)
-        table.add_row(name, *(f"{mean:.1f}" for mean in means), format_interval(gains), each)
+        gains_RPS = gains_of(runs, comparison, value)
+        over_seeds, over_heads = gains_RPS.mean(axis=(1, 2)), gains_RPS.mean(axis=(0, 1))
+        each = ", ".join(f"{gain:+.1f}" for gain in over_seeds)
+        half_width = format_interval(over_heads).partition("±")[2].strip()
+        table.add_row(name, *(f"{mean:.1f}" for mean in means), format_interval(over_seeds), half_width, each)
     Console().print(table)
 
 
