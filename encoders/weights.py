@@ -114,8 +114,8 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             f"{path} is damaged, or holds Python objects that could run code when they are loaded, so it was not "
             "read. If you trust it, save its tensors alone: torch.save(checkpoint['state_dict'], 'tensors.pth')"
         ) from error
-    except (RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is not a whole PyTorch file: {error}") from error
+    except Exception as error:  # a damaged file makes torch raise nearly anything
+        raise ValueError(f"{path} is not a whole PyTorch file: {error!r}") from error
     return state_dict_in(checkpoint, path)
 
 

@@ -69,6 +69,11 @@ WITH_CODE: dict[str, Callable[[Path, Code], None]] = {
 """Writes a file that runs code in a reader that lets it, by suffix."""
 
 
+def damage_header(path: Path) -> None:
+    """Of a .npy file, so that numpy ends in an error of Python's tokenizer."""
+    path.write_bytes(path.read_bytes().replace(b"{", b"z", 1))
+
+
 def cut_short(path: Path) -> None:
     """Leave the first half of a file."""
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from foreign_files import damage_header
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -136,12 +137,14 @@ def test_no_folder_and_no_manifest_say_the_cure(tmp_path: Path) -> None:
 
 
 def test_loading_what_is_not_there_says_the_cure(tmp_path: Path) -> None:
-    fill(tmp_path, ["a", "b", "c"])
+    fill(tmp_path, ["a", "b", "c", "e"])
     store = FeatureStore.open(tmp_path)
     (tmp_path / "a.npy").unlink()
     (tmp_path / "b.npy").write_bytes(b"nothing")
     np.save(tmp_path / "c.npy", random_features(9))
-    for video_id, message in {"a": "cannot be read", "b": "cannot be read", "c": r"shape \(9, 3\)", "d": "'d'"}.items():
+    damage_header(tmp_path / "e.npy")
+    unreadable = dict.fromkeys(["a", "b", "e"], "cannot be read")
+    for video_id, message in (unreadable | {"c": r"shape \(9, 3\)", "d": "'d'"}).items():
         with pytest.raises(ValueError, match=f"{message}.*pipeline extract"):
             store.load(video_id)
 

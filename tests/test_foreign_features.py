@@ -68,6 +68,26 @@ def test_a_file_of_something_else_is_refused_with_its_name(tmp_path: Path, suffi
         ForeignFeatures(tmp_path).load("a")
 
 
+@pytest.mark.parametrize("suffix", ONE_ARRAY)
+@pytest.mark.parametrize("flipped", [0x01, 0x04, 0xFF])
+def test_any_flipped_byte_gives_other_numbers_or_a_refusal_with_the_name(
+    tmp_path: Path, suffix: str, flipped: int
+) -> None:
+    """numpy, torch and h5py have nothing that they would not raise."""
+    file = tmp_path / f"a{suffix}"
+    ONE_ARRAY[suffix](file, NUMBERS)
+    whole = file.read_bytes()
+    refusals = []
+    for position in range(0, len(whole), 1 + len(whole) // 300):
+        file.write_bytes(whole[:position] + bytes([whole[position] ^ flipped]) + whole[position + 1 :])
+        try:
+            ForeignFeatures(tmp_path).load("a")
+        except ValueError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 5
+    assert all(str(file) in refusal for refusal in refusals)
+
+
 @pytest.mark.parametrize("suffix", WITH_CODE)
 def test_code_is_refused_and_does_not_run(tmp_path: Path, suffix: str) -> None:
     folder = tmp_path / "features"
@@ -90,9 +110,29 @@ def test_hdf5_holds_no_code_that_could_run(tmp_path: Path) -> None:
             features.load(name)
 
 
-def test_an_old_torch_file_is_refused(tmp_path: Path) -> None:
-    torch.save(torch.zeros(5, 3), tmp_path / "a.pt", _use_new_zipfile_serialization=False)
-    with pytest.raises(ValueError, match=r"a\.pt: cut short, or not written by torch\.save since"):
+@pytest.mark.parametrize("cut", [False, True])
+def test_torch_files_of_the_form_before_1_6(tmp_path: Path, cut: bool) -> None:
+    file = tmp_path / "a.pt"
+    torch.save(torch.from_numpy(NUMBERS), file, _use_new_zipfile_serialization=False)
+    if not cut:
+        np.testing.assert_array_equal(ForeignFeatures(tmp_path).load("a"), NUMBERS)
+        return
+    cut_short(file)
+    with pytest.raises(ValueError, match=r"a\.pt: "):
+        ForeignFeatures(tmp_path).load("a")
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".pt"])
+def test_lists_that_hold_one_list_many_times_are_refused(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some hundred bytes that would grow to 2^40 numbers."""
+    monkeypatch.setattr("pipeline.data.plain_pickle.MAX_PARTS", 10_000)
+    tree: list[Any] = [0.0]
+    for _ in range(40):
+        tree = [tree, tree]
+    {".pkl": write_pickle, ".pt": write_torch}[suffix](tmp_path / f"a{suffix}", {"features": tree})
+    with pytest.raises(ValueError, match=rf"a\{suffix}: .*its parts hold each other so often"):
         ForeignFeatures(tmp_path).load("a")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from annotation_files import write_bsn
-from foreign_files import MANY_ARRAYS, ONE_ARRAY, WITH_CODE, Code, cut_short
+from foreign_files import MANY_ARRAYS, ONE_ARRAY, WITH_CODE, Code, cut_short, damage_header
 
 from pipeline.config import ImportFeaturesConfig
 from pipeline.data.annotations import Video
@@ -280,6 +280,13 @@ def test_bad_files_are_listed_and_the_good_ones_stay(tmp_path: Path, capsys: pyt
     assert all(f"{name}.npy: " in said for name in [*bad, *broken])
     assert "(3, 7), expected (T, 3) as most have; it seems to lie the other way" in said
     assert "gt.json does not say how long the video is" in said
+
+
+def test_beside_a_header_that_no_one_can_parse_the_good_ones_stay(tmp_path: Path) -> None:
+    folder = write_features(tmp_path / "npy", a=np.ones((4, 3)), b=np.ones((5, 3)), c=np.ones((6, 3)))
+    damage_header(folder / "a.npy")
+    assert run(config(tmp_path, dict.fromkeys("abc", 10.0))) == 1
+    assert list(FeatureStore.open(tmp_path / "store").videos) == ["b", "c"]
 
 
 def test_a_side_file_without_a_rate_for_a_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import collections
 import pickle
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from foreign_files import Code, cut_short, write_pickle
 
+from pipeline.data import plain_pickle
 from pipeline.data.plain_pickle import load_plain_pickle
 
 NUMBERS = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -76,6 +78,19 @@ def test_numpys_other_functions_are_out_of_reach(tmp_path: Path) -> None:
     (tmp_path / "a.pkl").write_bytes(b"cnumpy\nload\n(S'x.npy'\ntR.")
     with pytest.raises(ValueError, match=r"it asks for numpy\.load"):
         load_plain_pickle(tmp_path / "a.pkl")
+
+
+@pytest.mark.parametrize(("module", "name"), plain_pickle._STAND_INS)
+def test_a_pickle_cannot_set_attributes_of_what_it_names(tmp_path: Path, module: str, name: str) -> None:
+    """Opcode BUILD does so where a state is (None, {attribute: value})."""
+    known = plain_pickle._STAND_INS[module, name]
+    before = dict(vars(known))
+    program = f"c{module}\n{name}\n(N}}V__doc__\nVforged\nsV__name__\nVforged\nstb."
+    (tmp_path / "a.pkl").write_bytes(program.encode())
+    with suppress(ValueError):
+        load_plain_pickle(tmp_path / "a.pkl")
+    assert dict(vars(known)) == before
+    assert (known.__name__, known.__doc__) != ("forged", "forged")
 
 
 def test_every_way_to_cut_a_pickle_short_is_a_value_error(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from foreign_files import damage_header
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,9 +101,12 @@ def test_arrays_that_cannot_be_used(tmp_path: Path, array: Any, said: str) -> No
         read_video_scores(tmp_path / "scores.npy", ["video_test_0000004"])
 
 
-def test_a_truncated_array_and_one_that_would_run_code(tmp_path: Path) -> None:
+def test_a_truncated_array_a_damaged_one_and_one_that_would_run_code(tmp_path: Path) -> None:
     path = write_array(tmp_path / "scores.npy")
     path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"scores\.npy: not a \.npy file of numbers, or only a part of it"):
+        read_video_scores(path, ["video_test_0000004"])
+    damage_header(write_array(path))
     with pytest.raises(ValueError, match=r"scores\.npy: not a \.npy file of numbers, or only a part of it"):
         read_video_scores(path, ["video_test_0000004"])
     np.save(path, np.array([{}], dtype=object))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet18, resnet34
 
 from encoders import Encoder, build_encoder
-from encoders.weights import FILE_IN_FOLDER, fingerprint, load_weights, save_weights
+from encoders.weights import FILE_IN_FOLDER, fingerprint, load_weights, read_weights, save_weights
 
 State = dict[str, Tensor]
 
@@ -168,6 +168,21 @@ def test_half_a_file_is_refused_by_its_name(tmp_path: Path, suffix: str, share: 
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(ValueError, match=f"half{suffix} is "):
         load_weights(encoder, path)
+
+
+def test_any_flipped_byte_gives_other_weights_or_a_refusal_by_the_files_name(tmp_path: Path) -> None:
+    """torch has nothing that it would not raise."""
+    path = saved(tmp_path / "flipped.pth", {"weight": torch.ones(1)})
+    whole = path.read_bytes()
+    refusals = []
+    for position in range(0, len(whole), 4):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        try:
+            read_weights(path)
+        except ValueError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 20
+    assert all("flipped.pth" in refusal for refusal in refusals)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, torch.zeros(2), {1: torch.zeros(2)}])

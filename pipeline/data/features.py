@@ -197,7 +197,7 @@ class FeatureStore:
         video, file = self.videos[video_id], self._file(video_id)
         try:
             features_TC: NDArray[np.float32] = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # a damaged header makes numpy raise nearly anything
             raise ValueError(f"{file}: cannot be read ({error}); delete it and repeat `pipeline extract`") from error
         if features_TC.shape != (video.rows, video.channels):
             raise ValueError(

@@ -18,7 +18,6 @@ from __future__ import annotations
 import pickle
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,9 +28,8 @@ from numpy.typing import NDArray
 
 from pipeline.data.features import MANIFEST
 from pipeline.data.files import strip_video_suffix
-from pipeline.data.plain_pickle import load_plain_pickle
+from pipeline.data.plain_pickle import load_plain_pickle, replace_leaves
 
-_DAMAGE = (OSError, ValueError, TypeError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _OBJECTS = (
     "is damaged, or holds Python objects that could run code when they are loaded, so it was not read. If you trust "
     "it, load it yourself and save its numbers alone: np.save('features.npy', array)"
@@ -183,9 +181,10 @@ def _reading(place: Path | Place) -> Iterator[None]:
     """What goes wrong in a library while it reads becomes a ValueError that names the place."""
     try:
         yield
-    except _DAMAGE as error:
+    except Exception as error:  # a damaged file makes them raise nearly anything
         why = str(error) or type(error).__name__
-        holds_objects = "allow_pickle" in why or "Python objects" in why  # numpy's words
+        in_numpys_words = "allow_pickle" in why or "Python objects" in why
+        holds_objects = in_numpys_words or isinstance(error, pickle.UnpicklingError)
         raise ValueError(f"{place}: {_OBJECTS if holds_objects else f'cannot be read ({why})'}") from error
 
 
@@ -254,28 +253,19 @@ def _read_pickle(file: Path) -> Arrays:
 def _read_torch(file: Path) -> Arrays:
     import torch
 
-    if not zipfile.is_zipfile(file):  # a file of the form before 1.6 could make torch before 2.6 run code
-        raise ValueError(f"{file}: cut short, or not written by torch.save since torch 1.6; save it again")
+    def to_numpy(leaf: Any) -> Any:
+        if isinstance(leaf, torch.Tensor):
+            return (leaf.float() if leaf.dtype == torch.bfloat16 else leaf).detach().numpy()
+        return leaf
 
-    def to_numpy(tree: Any) -> Any:
-        if isinstance(tree, Mapping):
-            return {key: to_numpy(value) for key, value in tree.items()}
-        if isinstance(tree, (list, tuple)):
-            return [to_numpy(value) for value in tree]
-        if isinstance(tree, torch.Tensor):
-            return (tree.float() if tree.dtype == torch.bfloat16 else tree).detach().numpy()
-        return tree
-
-    try:
-        with _reading(file):
-            tree = to_numpy(torch.load(file, map_location="cpu", weights_only=True))
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{file}: {_OBJECTS}") from error
+    with _reading(file):
+        tree = replace_leaves(torch.load(file, map_location="cpu", weights_only=True), to_numpy, file)
     return _named_arrays(file, tree)
 
 
 def _named_arrays(file: Path, tree: Any) -> Arrays:
-    arrays = _flat(tree)
+    with _reading(file):
+        arrays = _flat(tree)
     if not arrays:
         raise ValueError(f"{file}: holds no array of numbers")
     return Arrays(list(arrays), arrays.__getitem__)

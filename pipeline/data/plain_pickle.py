@@ -4,17 +4,23 @@ A pickle is a small program that names functions and calls them. This reader kno
 writes an array down, and has its own stand-ins for them, which take in a type, a shape and bytes and do nothing else.
 Whatever else a file names is refused before it is called. numpy's own functions stay out of it, too: a forged type
 description could make them take numbers for addresses.
+
+A pickle may name one part many times. `replace_leaves` bounds what a tree of such parts grows to.
 """
 
 from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+MAX_PARTS = 1_000_000
+"""What a file of fewer bytes may hold when all that it repeats is counted again. Others hold a part a byte at most."""
 
 _NUMBERS = re.compile("b1|[iu][1248]|f[248]")
 
@@ -31,7 +37,8 @@ def load_plain_pickle(file: Path) -> Any:
     """
     try:
         with file.open("rb") as stream:
-            return _finished(_PlainUnpickler(stream, encoding="latin1").load())  # latin1: arrays of Python 2
+            tree = _PlainUnpickler(stream, encoding="latin1").load()  # latin1: arrays of Python 2
+        return replace_leaves(tree, _array_in, file)
     except OSError:
         raise
     except _RefusedError as error:
@@ -43,12 +50,34 @@ def load_plain_pickle(file: Path) -> Any:
         raise ValueError(f"{file}: not a whole pickle file ({error})") from error
 
 
+def replace_leaves(tree: Any, replace: Callable[[Any], Any], file: Path) -> Any:
+    """The tree with dicts, lists for lists and tuples, and `replace` of everything else.
+
+    Raises:
+        ValueError: the tree has more parts than its file has bytes, and more than `MAX_PARTS`.
+    """
+    left = max(MAX_PARTS, file.stat().st_size)
+
+    def replaced(tree: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError("its parts hold each other so often that it would never end")
+        if isinstance(tree, Mapping):
+            return {key: replaced(value) for key, value in tree.items()}
+        if isinstance(tree, (list, tuple)):
+            return [replaced(value) for value in tree]
+        return replace(tree)
+
+    return replaced(tree)
+
+
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         known = _STAND_INS.get((module.replace("numpy._core", "numpy.core"), name))
         if known is None:
             raise _RefusedError(f"it asks for {module}.{name}")
-        return known
+        return lambda *arguments: known(*arguments)  # a new one each time: a pickle may set attributes of what it names
 
 
 class _DType:
@@ -102,10 +131,5 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 }
 
 
-def _finished(tree: Any) -> Any:
-    """The tree with the stand-ins' arrays in it."""
-    if isinstance(tree, dict):
-        return {key: _finished(value) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return [_finished(value) for value in tree]
-    return tree.array if isinstance(tree, _Array) else tree
+def _array_in(leaf: Any) -> Any:
+    return leaf.array if isinstance(leaf, _Array) else leaf
