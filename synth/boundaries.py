@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -179,13 +179,14 @@ def draw_plan(
     assert len(lengths) == 1 + (kind in PAIRS)
     assert min(lengths) >= synthesis.frames_needed(stride)
     if kind == "diff-speed":
-        change_point, rate = _draw_speed(synthesis, lengths[0], rng, stride)
-        return _at_random_places(speed_plan(synthesis, change_point, rate, stride), synthesis, lengths, rng, stride)
-    if kind == "same-speed":
-        return _at_random_places(same_speed_plan(synthesis, stride), synthesis, lengths, rng, stride)
-    low, high = synthesis.change_range
-    change_point = int(rng.integers(low, high + 1)) if shift else synthesis.tau
-    return _at_random_places(pair_plan(kind, synthesis, change_point, stride), synthesis, lengths, rng, stride)
+        plan = speed_plan(synthesis, *_draw_speed(synthesis, lengths[0], rng, stride), stride)
+    elif kind == "same-speed":
+        plan = same_speed_plan(synthesis, stride)
+    else:
+        low, high = synthesis.change_range
+        change_point = int(rng.integers(low, high + 1)) if shift else synthesis.tau
+        plan = pair_plan(kind, synthesis, change_point, stride)
+    return _at_random_places(plan, lengths, rng, window=_span(synthesis.num_frames, stride))
 
 
 def pair_plan(kind: Kind, synthesis: Synthesis, change_point: int, stride: int) -> BoundaryPlan:
@@ -239,15 +240,14 @@ def _draw_speed(synthesis: Synthesis, length: int, rng: np.random.Generator, str
 
 
 def _at_random_places(
-    plan: BoundaryPlan, synthesis: Synthesis, lengths: Sequence[int], rng: np.random.Generator, stride: int
+    plan: BoundaryPlan, lengths: Sequence[int], rng: np.random.Generator, *, window: int
 ) -> BoundaryPlan:
-    """The plan with each source's window, of 2τ ticks or more, moved to any place where it fits."""
-    window = _span(synthesis.num_frames, stride)
+    """The plan with the window of each source, of so many frames or what the plan takes, moved to where it fits."""
     moved = []
     for frames_N, length in zip(plan.frames, lengths, strict=True):
         last_start = length - max(window, int(frames_N[-1]) + 1)
         moved.append(frames_N + rng.integers(last_start + 1))
-    return BoundaryPlan(plan.kind, plan.change_point, plan.rate, tuple(moved), plan.weights_SL)
+    return replace(plan, frames=tuple(moved))
 
 
 def _span(num_frames: int, stride: int) -> int:
