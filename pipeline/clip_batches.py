@@ -120,30 +120,32 @@ class ClipBatches:
         snippets, labels, failed = [], [], []
         for epoch, index in places:
             try:
-                snippets.append(self._snippet(epoch, index))
-                labels.append(self.labels[index])
+                snippet, label = self._sample(epoch, index)
             except (VideoError, OSError) as error:
                 failed.append((str(self.clips[index].path), str(error)))
+            else:
+                snippets.append(snippet)
+                labels.append(label)
         form = self.form
         snippets_BL3HW = torch.stack(snippets) if snippets else torch.empty(0, form.num_frames, 3, form.size, form.size)
         return ClipBatch(snippets_BL3HW.transpose(1, 2), torch.tensor(labels, dtype=torch.long), failed)
 
-    def _snippet(self, epoch: int, index: int) -> Tensor:
-        """One snippet, (L, 3, size, size)."""
+    def _sample(self, epoch: int, index: int) -> tuple[Tensor, int]:
+        """One snippet, (L, 3, size, size), and its class."""
+        return self._snippet(epoch, index, self.form), self.labels[index]
+
+    def _snippet(self, epoch: int, index: int, form: ClipForm) -> Tensor:
         if self.augmentation is None:
-            return centre_crop(self._read(index, lambda last: last // 2), self.form.size)
+            return centre_crop(self._read(index, form, lambda last: last // 2), form.size)
         rng = np.random.default_rng((self.augmentation.seed, epoch, index))
-        frames_LHWC = self._read(index, lambda last: int(rng.integers(last + 1)))
-        return random_crop(frames_LHWC, self.form.size, rng, mirror=self.augmentation.mirror)
+        frames_LHWC = self._read(index, form, lambda last: int(rng.integers(last + 1)))
+        return random_crop(frames_LHWC, form.size, rng, mirror=self.augmentation.mirror)
 
-    def _read(self, index: int, choose_start: Callable[[int], int]) -> FrameArray:
+    def _read(self, index: int, form: ClipForm, choose_start: Callable[[int], int]) -> FrameArray:
         """The L frames of a snippet, resized; `choose_start` is given the last frame that it may start at."""
-
-        def places(num_frames: int) -> NDArray[np.int64]:
-            return self.form.frames_at(choose_start(self.form.last_start(num_frames)), num_frames)
-
-        frames = ClipFrames(self.clips[index], self.form.resize, None if self.frames is None else self.frames[index])
-        return frames.read(places(frames.num_frames))
+        frames = ClipFrames(self.clips[index], form.resize, None if self.frames is None else self.frames[index])
+        start = choose_start(form.last_start(frames.num_frames))
+        return frames.read(form.frames_at(start, frames.num_frames))
 
 
 class ClipFrames:

@@ -122,7 +122,8 @@ class ClipTrainingConfig:
     """What the stages share that train an encoder on trimmed clips (`pipeline.clip_training`)."""
 
     clips: Path
-    """A csv in the Kinetics layout, or a tree of class_name/clip.mp4."""
+    """A csv in the Kinetics layout, a tree of class_name/clip.mp4, or an annotation JSON whose segments, cut out of the
+    videos, are the clips (LoFi's ACP+)."""
     out: Path
     """Run folder."""
     encoder: str
@@ -130,7 +131,7 @@ class ClipTrainingConfig:
     weights: str | None = "random"
     """What the encoder starts from: `random`, a weight file, a run folder, a registered name."""
     videos: Path | None = None
-    """Folder of the clips that a csv names. Left out: the csv's own folder."""
+    """Folder of what a csv or JSON names. Left out: that of the csv or JSON."""
     num_frames: int | None = None
     """Frames in a snippet. Left out: the encoder's own."""
     frame_stride: int | None = None
@@ -150,7 +151,17 @@ class ClipTrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(ClipTrainingConfig):
-    """Trimmed clips to encoder weights by action classification (the papers' ACP)."""
+    """Trimmed clips to encoder weights by action classification (the papers' ACP), or by a task without labels."""
+
+    task: Literal["classification", "arrow-of-time", "playback-speed"] = "classification"
+    """`classification`: which action. `arrow-of-time`: forward or backward. `playback-speed`: which of `speeds`. The
+    last two need no labels (`pipeline.pretext`)."""
+    speeds: tuple[int, ...] = (1, 2)
+    """How many times as fast a clip is played in each class of `playback-speed`, with commas (SpeedNet: 1,2)."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.speeds)) != len(self.speeds) or len(self.speeds) < 2 or min(self.speeds) < 1:
+            raise ValueError(f"speeds are {self.speeds}; expected two or more, all different, none below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

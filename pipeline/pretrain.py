@@ -1,10 +1,12 @@
-"""`pipeline pretrain`: trimmed clips to encoder weights by action classification (the papers' ACP).
+"""`pipeline pretrain`: trimmed clips to encoder weights by action classification (the papers' ACP) or a pretext task.
 
     RUN/encoder.safetensors, encoder.json   the encoder, for `--weights RUN` of any other command
     RUN/classifier.safetensors              the linear layer above it
     RUN/metrics.json                        top-1 accuracy on the validation clips, and the clips that were skipped
 
-beside what every run folder holds (`pipeline.run_folder`).
+beside what every run folder holds (`pipeline.run_folder`). ACP+, further classification on the foreground segments of
+the videos to localize in, is the same with those segments as clips and with the weights of ACP. Features of a pretext
+task stand beside those of ACP (LoFi, Table 7) as `pipeline merge-features` makes them of two stores.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from pipeline.clip_training import (
 )
 from pipeline.config import PretrainConfig
 from pipeline.data.files import write_json
+from pipeline.pretext import PretextBatches, playbacks_of
 from pipeline.run_folder import METRICS, begin_run, is_finished
 from pipeline.training import Best, fit, load_batches
 
@@ -50,7 +53,7 @@ def run(config: PretrainConfig) -> int:
         print(f"{config.out} is finished, its metrics are in {METRICS}; delete the folder to train again")
         return 0
     train, val = read_clip_sets(config)
-    labels = action_classes(config, train)
+    labels = _labels(config, train)
     classifier = _build(config, len(labels))
     failed: dict[str, str] = {}
     train, val = decode_if_small(config, classifier.encoder.resize, train, val, failed)
@@ -61,8 +64,19 @@ def run(config: PretrainConfig) -> int:
     return 0
 
 
+def _labels(config: PretrainConfig, train: ClipSet) -> tuple[str, ...]:
+    if config.task == "classification":
+        return action_classes(config, train)
+    return tuple(playback.name for playback in playbacks_of(config.task, config.speeds))
+
+
 def _build(config: PretrainConfig, num_classes: int) -> Classifier:
     encoder = build_clip_encoder(config)
+    if encoder.frame_wise and config.task != "classification":
+        raise ValueError(
+            f"{encoder.name} looks at one frame at a time, which does not tell {config.task}: choose an encoder that "
+            "looks across frames, such as tsm_r18"
+        )
     torch.manual_seed(config.training.seed)
     return Classifier(encoder, num_classes, dropout=config.dropout)
 
@@ -88,7 +102,7 @@ def _train(
     num_workers = 0 if train.frames is not None else training.num_workers
     loaders = [
         load_batches(
-            _batches(clip_set, classifier.encoder, labels, augmentation if clip_set is train else None),
+            _batches(config, clip_set, classifier.encoder, labels, augmentation if clip_set is train else None),
             training.batch_size,
             shuffle_seed=training.seed if clip_set is train else None,
             num_workers=num_workers,
@@ -108,11 +122,20 @@ def _train(
 
 
 def _batches(
-    clip_set: ClipSet, encoder: Encoder, labels: Sequence[str], augmentation: Augmentation | None
+    config: PretrainConfig,
+    clip_set: ClipSet,
+    encoder: Encoder,
+    labels: Sequence[str],
+    augmentation: Augmentation | None,
 ) -> ClipBatches:
-    classes = [labels.index(clip.label) for clip in clip_set.clips]
-    form = clip_form(encoder)
-    return ClipBatches(clip_set.clips, classes, form, augmentation=augmentation, frames=clip_set.frames)
+    clips, form = clip_set.clips, clip_form(encoder)
+    if config.task == "classification":
+        classes = [labels.index(clip.label) for clip in clips]
+        return ClipBatches(clips, classes, form, augmentation=augmentation, frames=clip_set.frames)
+    playbacks = playbacks_of(config.task, config.speeds)
+    batches = PretextBatches(clips, playbacks, form, augmentation=augmentation, frames=clip_set.frames)
+    batches.check()
+    return batches
 
 
 def _report(config: PretrainConfig, line: dict[str, Any], failed: dict[str, str]) -> None:

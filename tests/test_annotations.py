@@ -413,6 +413,29 @@ def test_malformed_clip_list(tmp_path: Path, rows: str, message: str) -> None:
         read_clips(tmp_path / "k.csv")
 
 
+def test_segments_of_annotations_are_clips(tmp_path: Path) -> None:
+    touch(tmp_path / "videos", "a/v_one.mp4", "two.mkv", "four.mp4")
+    run, jump = ({"segment": [start, 8.5], "label": label} for start, label in ((3, "run"), (8.5, "jump")))
+    database = {
+        "one": {"subset": "training", "duration": 9, "annotations": [run, {**run, "segment": [0, 1.5]}]},
+        "two": {"subset": "val", "duration": 9, "annotations": [run, jump]},
+        "three": {"subset": "training", "duration": 9, "annotations": [run]},
+        "four": {"subset": "testing", "annotations": []},
+    }
+    path = tmp_path / "gt.json"
+    path.write_text(json.dumps({"database": database}))
+    clips = read_clips(path, tmp_path / "videos")
+    assert [(clip.path.name, clip.label, clip.start, clip.end, clip.subset) for clip in clips.clips] == [
+        ("v_one.mp4", "run", 3.0, 8.5, "training"),
+        ("v_one.mp4", "run", 0.0, 1.5, "training"),
+        ("two.mkv", "run", 3.0, 8.5, "validation"),
+    ]
+    assert clips.blemishes["videos without a file (skipped)"] == 1
+    assert clips.blemishes["segments with end ≤ start (dropped)"] == 1
+    with pytest.raises(ValueError, match=r"gt.json gives no clip .*videos without a file \(skipped\): 4"):
+        read_clips(path, touch(tmp_path / "others", "other.mp4"))
+
+
 def test_clip_tree(tmp_path: Path) -> None:
     touch(tmp_path, "run/a.mp4", "run/b.mp4", "jump/c_000001_000002.mp4", "stray.mp4")
     clips = read_clips(tmp_path)

@@ -192,11 +192,11 @@ def test_what_fits_in_memory(clips: list[Clip], monkeypatch: pytest.MonkeyPatch)
 class HangingInWorkers(ClipBatches):
     """In a worker process, its first clip never comes."""
 
-    def _read(self, index, choose_start):  # type: ignore[no-untyped-def]
+    def _read(self, index, *how):  # type: ignore[no-untyped-def]
         if index == 0 and get_worker_info() is not None:
             with module.time_limit_in_worker(0.2, self.clips[0].path):
                 time.sleep(60)
-        return super()._read(index, choose_start)
+        return super()._read(index, *how)
 
 
 @pytest.mark.slow

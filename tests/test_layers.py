@@ -39,6 +39,7 @@ FLOORS = (
         "fidelity",
         "lofi_batches",
         "places",
+        "pretext",
         "refinement",
         "report",
         "run_folder",

@@ -1,4 +1,5 @@
-"""Trimmed clips with a class each, listed by a csv in the Kinetics layout or by the folders that they lie in."""
+"""Trimmed clips with a class each: listed by a csv in the Kinetics layout, by the folders that they lie in, or cut out
+of untrimmed videos by their annotations."""
 
 from __future__ import annotations
 
@@ -8,7 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.data.files import NO_SUBSET, check_video_id, parse_time, read_table, split_by_hash, walk_videos
+from pipeline.data.annotations import read_annotations
+from pipeline.data.files import (
+    NO_SUBSET,
+    check_video_id,
+    find_videos,
+    match_ids,
+    parse_time,
+    read_table,
+    split_by_hash,
+    walk_videos,
+)
 
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 # Kinetics' releases differ in what they call their splits.
@@ -50,12 +61,15 @@ class ClipList:
 
 
 def read_clips(path: Path, videos: Path | None = None) -> ClipList:
-    """Read a Kinetics csv, or a folder of `class_name/clip.mp4` (or `split/class_name/clip.mp4`).
+    """Read a Kinetics csv, a folder of `class_name/clip.mp4` (or `split/class_name/clip.mp4`), or annotations in JSON.
 
     The csv has the columns `label,youtube_id,time_start,time_end[,split]`. Its files are looked for in `videos` (left
     out: beside the csv) and its subfolders, as `ID_000010_000020.mp4` (already cut to the clip) or `ID.mp4` (whole, so
     that the clip gets a start and an end). Rows without a file are skipped and counted. Splits are named as in
     ActivityNet: training, validation, testing; a list without splits is divided by `split_by_hash` on the source video.
+
+    Of annotations (`read_annotations`), each segment is a clip. The videos are looked for in the same way, by their id
+    with or without ActivityNet's `v_`.
 
     Raises:
         ValueError: Nothing is found, a row is malformed, or two files fit a row.
@@ -63,6 +77,8 @@ def read_clips(path: Path, videos: Path | None = None) -> ClipList:
     blemishes: Counter[str] = Counter()
     if path.is_dir():
         found = list(_clips_of_tree(path, blemishes))
+    elif path.name.endswith((".json", ".json.gz")):
+        found = list(_clips_of_annotations(path, videos or path.parent, blemishes))
     else:
         found = list(_clips_of_table(path, videos or path.parent, blemishes))
     if not found:
@@ -84,6 +100,20 @@ def _clips_of_tree(folder: Path, blemishes: Counter[str]) -> Iterator[tuple[str,
             continue
         subset = SPLITS.get(folders[0].lower(), folders[0]) if len(folders) > 1 else ""
         yield _TRIMMED.sub("", file.stem), Clip(file, folders[-1], None, None, subset)
+
+
+def _clips_of_annotations(path: Path, folder: Path, blemishes: Counter[str]) -> Iterator[tuple[str, Clip]]:
+    annotations = read_annotations(path)
+    blemishes.update(annotations.blemishes)
+    files = find_videos(folder)
+    matches = match_ids(annotations.videos, files)
+    for video in annotations.videos.values():
+        if video.id not in matches:
+            blemishes["videos without a file (skipped)"] += 1
+            continue
+        subset = SPLITS.get(video.subset.lower(), video.subset)
+        for segment in video.segments:
+            yield video.id, Clip(files[matches[video.id]], segment.label, segment.start, segment.end, subset)
 
 
 def _clips_of_table(path: Path, folder: Path, blemishes: Counter[str]) -> Iterator[tuple[str, Clip]]:
