@@ -110,8 +110,9 @@ def _prepare(config: BspConfig, encoder: Encoder, synthesis: Synthesis, num_acti
     if config.integration == "distillation":
         assert config.action_teacher is not None
         assert config.boundary_teacher is not None
-        teachers = load_encoder(config.action_teacher), load_encoder(config.boundary_teacher)
-        distillation = Distillation(encoder, *teachers, num_actions, dropout=config.dropout)
+        action_teacher = load_encoder(config.action_teacher, made_by="pipeline pretrain")
+        boundary_teacher = load_encoder(config.boundary_teacher, made_by="pipeline bsp-synth")
+        distillation = Distillation(encoder, action_teacher, boundary_teacher, num_actions, dropout=config.dropout)
         return Learning(distillation, _distillation_losses, LOWEST_LOSS)
     if config.task == "regression":
         regressor = ChangePointRegressor(encoder, dropout=config.dropout)

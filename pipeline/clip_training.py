@@ -130,14 +130,14 @@ def save_encoder(run: Path, encoder: Encoder, **described: Any) -> None:
     write_json(run / ENCODER, description)
 
 
-def load_encoder(run: Path) -> Encoder:
-    """The encoder of a finished run.
+def load_encoder(run: Path, *, made_by: str) -> Encoder:
+    """The encoder of a finished run of the command `made_by`.
 
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: no finished run, or weights that do not fit.
     """
-    described = read_run_json(run / ENCODER, made_by="pipeline pretrain")
+    described = read_run_json(run / ENCODER, made_by=made_by)
     return build_encoder(**described["encoder"], weights=run)
 
 

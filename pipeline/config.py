@@ -200,8 +200,8 @@ class BspConfig(ClipTrainingConfig):
     """Also write this many boundary clips to RUN/boundary_clips, with a table and pictures to look at."""
     integration: Literal["none", "two-head", "distillation"] = "none"
     """Let the one encoder learn actions too: `two-head` classifies real clips by action beside boundary clips by kind;
-    `distillation` classifies real clips while its features are to tell those of two trained encoders. (The paper's
-    two-stream needs no training: `pipeline merge-features`.)"""
+    `distillation` classifies real clips while its features are to tell those of two trained encoders. A batch then has
+    `batch_size` clips of either sort. (The paper's two-stream needs no training: `pipeline merge-features`.)"""
     action_teacher: Path | None = None
     """For distillation: run folder of an encoder that was trained to classify actions."""
     boundary_teacher: Path | None = None

@@ -14,6 +14,7 @@ from test_pretrain import write_clips
 from torch import nn
 
 from encoders import build_encoder
+from encoders.boundary import Matching
 from encoders.weights import fingerprint
 from pipeline import bsp, cli, clip_batches
 from pipeline.boundary_clips import BoundaryBatch, BoundaryBatches
@@ -22,7 +23,7 @@ from pipeline.clip_batches import ClipBatches, ClipForm
 from pipeline.clip_training import save_encoder
 from pipeline.config import BspConfig, TrainingConfig
 from pipeline.data.clips import read_clips
-from pipeline.joint_batches import JointBatches
+from pipeline.joint_batches import JointBatch, JointBatches
 from synth.boundaries import Synthesis
 from synth.render import write_video
 from synth.scenes import write_dataset
@@ -222,6 +223,30 @@ class Canned(nn.Module):
 def batch_of(kinds: Sequence[int], points: Sequence[float], first: int) -> BoundaryBatch:
     clips = torch.arange(first, first + len(kinds), dtype=torch.uint8).view(-1, 1, 1, 1, 1)
     return BoundaryBatch(clips, torch.tensor(kinds), torch.tensor(points), [])
+
+
+@pytest.mark.parametrize("num_real", [3, 0])
+def test_losses_are_the_sums_of_the_formulas(num_real: int) -> None:
+    rng = np.random.default_rng(num_real)
+    actions_RK, kinds_SK = rng.normal(size=(num_real, 5)), rng.normal(size=(4, 3))
+    actions, kinds = [4, 0, 2][:num_real], [1, 1, 0, 2]
+    batch = JointBatch(torch.zeros(num_real + 4, 1), torch.tensor(actions).long(), torch.tensor(kinds), [])
+    on_actions = reference.cross_entropy(actions_RK, actions) if num_real else 0.0
+
+    def two_heads(clips: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        assert (clips is batch.clips, count) == (True, num_real)
+        return torch.from_numpy(actions_RK), torch.from_numpy(kinds_SK)
+
+    found = bsp._two_head_losses(two_heads, batch)  # type: ignore[arg-type]
+    assert found["loss"].item() == pytest.approx(on_actions + reference.cross_entropy(kinds_SK, kinds))
+    assert found["kind_top1"].item() == 100 * np.mean(kinds_SK.argmax(axis=1) == kinds)
+
+    def distillation(clips: torch.Tensor, count: int) -> Matching:
+        assert (clips is batch.clips, count) == (True, num_real)
+        return Matching(torch.tensor(0.25), torch.tensor(2.0), torch.from_numpy(actions_RK))
+
+    found = bsp._distillation_losses(distillation, batch)  # type: ignore[arg-type]
+    assert found["loss"].item() == pytest.approx(0.25 + 2.0 + on_actions)
 
 
 def test_scores_are_those_of_the_definitions() -> None:
