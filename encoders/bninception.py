@@ -21,6 +21,9 @@ class BNInceptionTSN(FrameEncoder):
     The weights come from Caffe, and so do pixels: BGR, 0–255, less (104, 117, 128). The default snippet is the middle
     one of 5 frames, in time where `BNInceptionFlow`'s five flows are.
 
+    TSN resizes frames to 340×256 before it crops; here the short side becomes 256 and the aspect stays. For 4:3 that is
+    the same; a 16:9 frame becomes 455×256, so what is in the crop is 1.34 times as wide as published.
+
     Weights: see `own_layer`.
 
     Raises:
@@ -51,6 +54,9 @@ class BNInceptionTSN(FrameEncoder):
 
 class BNInceptionFlow(Encoder):
     """BN-Inception on stacks of five consecutive flows, x y x y ..., less 128: 1024 features, the mean over the stacks.
+
+    TSN resizes frames to 340×256 before it computes the flow; here they keep their aspect (see `BNInceptionTSN`), so
+    motion along x in a 16:9 video is 1.34 times the published one.
 
     Weights: see `own_layer`; the first convolution has 10 input channels.
 
@@ -128,15 +134,16 @@ class BNInception(nn.Sequential):
         )
 
 
-class HalvingBlock(nn.ModuleDict):
-    """Three branches side by side: a 3×3 convolution, two of them, and max-pooling, each with stride 2.
+class ConvolutionBranches(nn.ModuleDict):
+    """What both kinds of block have side by side: a 3×3 convolution, and two of them.
 
     Args:
         channels_in: of the input.
         single, double: channels of the 1×1 convolution before the 3×3 ones, and of these.
+        stride: of each branch.
     """
 
-    def __init__(self, channels_in: int, single: tuple[int, int], double: tuple[int, int], stride: int = 2) -> None:
+    def __init__(self, channels_in: int, single: tuple[int, int], double: tuple[int, int], stride: int) -> None:
         super().__init__(
             {
                 "3x3_reduce": Unit(channels_in, single[0]),
@@ -144,20 +151,27 @@ class HalvingBlock(nn.ModuleDict):
                 "double_3x3_reduce": Unit(channels_in, double[0]),
                 "double_3x3_1": Unit(*double, kernel=3),
                 "double_3x3_2": Unit(double[1], double[1], kernel=3, stride=stride),
-                "pool": _halving_pool(),
             }
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([*self._convolutions(x), self["pool"](x)], dim=1)
 
     def _convolutions(self, x: Tensor) -> list[Tensor]:
         double = self["double_3x3_1"](self["double_3x3_reduce"](x))
         return [self["3x3"](self["3x3_reduce"](x)), self["double_3x3_2"](double)]
 
 
-class InceptionBlock(HalvingBlock):
-    """The branches of `HalvingBlock` without a stride, a 1×1 convolution beside them, and one behind the pooling."""
+class HalvingBlock(ConvolutionBranches):
+    """The branches, and max-pooling beside them, each with stride 2."""
+
+    def __init__(self, channels_in: int, single: tuple[int, int], double: tuple[int, int]) -> None:
+        super().__init__(channels_in, single, double, stride=2)
+        self["pool"] = _halving_pool()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([*self._convolutions(x), self["pool"](x)], dim=1)
+
+
+class InceptionBlock(ConvolutionBranches):
+    """The branches without a stride, a 1×1 convolution beside them, and pooling with one behind it."""
 
     def __init__(
         self,

@@ -437,7 +437,8 @@ class LocalizeConfig:
     video_scores: Path | None = None
     """Others' classification of whole videos, which gives the detections of this run their classes, in place of the
     head's own: UntrimmedNet's .npy for THUMOS14, or a JSON {"results": {VIDEO_ID: [scores]}, "class": [names]} as
-    CUHK's for ActivityNet. `predict` has the head's own classes alone."""
+    CUHK's for ActivityNet. The two best scores of a video must not be negative, which a logit can be. `predict` has the
+    head's own classes alone."""
     fusion: Literal["top2", "top1-share"] = "top2"
     """How: each segment once for each of the video's two best classes, its score times theirs (ActivityNet, THUMOS14);
     or for the best one, times its share in the sum of the two (HACS)."""

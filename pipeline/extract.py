@@ -24,6 +24,7 @@ from pipeline.data.features import ENCODER_WEIGHTS, FeatureStore, StoreHeader
 from pipeline.data.files import find_videos, match_ids
 from pipeline.data.snippets import Sampling
 from pipeline.encoding import Failure, VideoFeatures, iterate_features, resolve_device
+from pipeline.notes import print_note
 
 
 def run(config: ExtractConfig) -> int:
@@ -33,7 +34,7 @@ def run(config: ExtractConfig) -> int:
         ValueError, FileNotFoundError: no videos, no such encoder or weights, or a store that was made otherwise.
     """
     console = Console(stderr=True, soft_wrap=True)
-    videos = _chosen_videos(config, console)
+    videos = _chosen_videos(config)
     encoder = build_encoder(
         config.encoder,
         weights=config.weights,
@@ -69,7 +70,7 @@ def run(config: ExtractConfig) -> int:
     return 1 if failures else 0
 
 
-def _chosen_videos(config: ExtractConfig, console: Console) -> dict[str, Path]:
+def _chosen_videos(config: ExtractConfig) -> dict[str, Path]:
     """Videos of the folder, sorted by id; only the annotated ones if there is an annotation file."""
     videos = dict(sorted(find_videos(config.videos).items()))
     if config.annotations is None:
@@ -78,14 +79,10 @@ def _chosen_videos(config: ExtractConfig, console: Console) -> dict[str, Path]:
     matches = match_ids(annotated, videos)
     if not matches:
         raise ValueError(f"{config.videos}: none of the videos that {config.annotations} names is here")
-    if absent := [video_id for video_id in annotated if video_id not in matches]:
-        console.print(f"warning: annotated videos that are not in {config.videos}: {len(absent)} ({_some(absent)})")
+    absent = [video_id for video_id in annotated if video_id not in matches]
+    print_note(f"annotated videos that are not in {config.videos}", absent)
     chosen = set(matches.values())
     return {video_id: path for video_id, path in videos.items() if video_id in chosen}
-
-
-def _some(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 def resolve_sampling(encoder: Encoder, config: SamplingConfig) -> Sampling:

@@ -24,7 +24,7 @@ from pipeline.data.features import FeatureStore, StoreHeader
 from pipeline.data.files import match_ids
 from pipeline.data.foreign_features import ForeignFeatures
 from pipeline.data.snippets import Timeline, timeline_of_shares, timeline_of_windows
-from pipeline.data.video_info import VideoInfo, read_video_info
+from pipeline.data.video_info import SideInfo, read_video_info
 
 MAX_SAMPLES = 200
 """Arrays that are looked at to see how all of them lie."""
@@ -35,14 +35,16 @@ def run(config: ImportFeaturesConfig) -> int:
 
     Raises:
         ValueError, FileNotFoundError: no features, bad annotations or options, an order of axes that cannot be told, or
-            a store that was made otherwise.
+            a store that was made otherwise, or has rows of these videos at other seconds.
     """
     console = Console(stderr=True, soft_wrap=True)
     header = _header(config)
     features = ForeignFeatures(config.features, pattern=config.pattern, key=config.key)
     clocks = _clocks(config, features, console)
     with FeatureStore.create_or_resume(config.out, header) as store:
+        _check_there(store, clocks, config)
         todo = [video_id for video_id in clocks if video_id not in store.videos]
+        console.print(f"{len(clocks)} videos, {len(clocks) - len(todo)} of them in {store.path} already")
         channels = next((video.channels for video in store.videos.values()), None)
         layout = _look(todo, features, clocks, channels, config, console)
         failures = []
@@ -56,7 +58,10 @@ def run(config: ImportFeaturesConfig) -> int:
 
 
 def _header(config: ImportFeaturesConfig) -> StoreHeader:
-    """What places the rows in time. ValueError if the options do not go together."""
+    """What chooses the arrays and places their rows in time. ValueError if the options do not go together.
+
+    Not where they are: several files may go into one store.
+    """
     for name in ("stride", "length", "stride_frames", "window_frames", "fps", "max_mismatch"):
         value = getattr(config, name)
         if value is not None and not 0 < value < math.inf:
@@ -70,6 +75,8 @@ def _header(config: ImportFeaturesConfig) -> StoreHeader:
     if config.stride_frames is not None and config.fps is None and config.video_info is None:
         raise ValueError("--stride-frames: frames of which rate? Give --fps, or --video-info with each video's")
     sampling = {
+        "pattern": config.pattern,
+        "key": config.key,
         "stride_s": config.stride,
         "length_s": config.length,
         "offset_s": config.offset,
@@ -106,14 +113,14 @@ def _clocks(config: ImportFeaturesConfig, features: ForeignFeatures, console: Co
     _tell(console, f"names that do not fit --pattern {config.pattern or '{video}'}, left out", features.ignored)
     infos = {} if config.video_info is None else read_video_info(config.video_info)
     info_ids = match_ids(matches.values(), infos)
-    unknown = VideoInfo(None, None, None)
+    unknown = SideInfo(None, None, None)
     return {
         file_id: _clock(videos[video_id], infos.get(info_ids.get(file_id, ""), unknown), config.fps)
         for video_id, file_id in matches.items()
     }
 
 
-def _clock(video: Video, info: VideoInfo, fps: float | None) -> _Clock:
+def _clock(video: Video, info: SideInfo, fps: float | None) -> _Clock:
     duration = info.duration if video.duration is None else video.duration
     feature_duration = info.feature_duration or video.feature_duration or duration
     return _Clock(duration, feature_duration, info.fps if fps is None else fps)
@@ -169,10 +176,13 @@ def _look(
 
 def _expected_rows(config: ImportFeaturesConfig, clock: _Clock) -> float | None:
     """Rows that the stride lets expect; None where something for it is missing."""
-    rate_is_missing = config.stride_frames is not None and clock.fps is None
-    if clock.duration is None or rate_is_missing or not _has_stride(config):
+    if clock.duration is None or _lacks_rate(config, clock) or not _has_stride(config):
         return None
     return _timeline(config, clock, num_rows=1).rows_until(clock.duration)
+
+
+def _lacks_rate(config: ImportFeaturesConfig, clock: _Clock) -> bool:
+    return config.stride_frames is not None and clock.fps is None
 
 
 def _has_stride(config: ImportFeaturesConfig) -> bool:
@@ -229,6 +239,21 @@ def _check_end(timeline: Timeline, num_rows: int, duration: float, config: Impor
             f"{abs(end - duration) / duration:.0%} off, {fitting} rows would fit. Check the stride and the frame rate; "
             "if they are right, raise --max-mismatch"
         )
+
+
+def _check_there(store: FeatureStore, clocks: Mapping[str, _Clock], config: ImportFeaturesConfig) -> None:
+    """ValueError if this command places rows otherwise than the store has them: annotations or rates were corrected."""
+    for video_id, clock in clocks.items():
+        there = store.videos.get(video_id)
+        if there is None or clock.duration is None or _lacks_rate(config, clock):
+            continue
+        timeline = _timeline(config, clock, there.rows)
+        if (timeline, clock.duration) != (there.timeline, there.duration):
+            raise ValueError(
+                f"{store.path}: has a row of video {video_id!r} every {there.timeline.stride:.6g} s of "
+                f"{there.duration:g} s, and now one every {timeline.stride:.6g} s of {clock.duration:g} s is asked "
+                "for; give another --out, or the annotations and rates that the store was made with, or delete it"
+            )
 
 
 def _report(store: FeatureStore, clocks: Mapping[str, _Clock], failures: list[str], console: Console) -> None:

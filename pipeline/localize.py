@@ -1,6 +1,7 @@
 """`pipeline localize`: a feature store and segments to a trained head, detections and metrics.
 
-    RUN/head.safetensors, head.json        the head of the epoch with the lowest validation loss, and how to use it
+    RUN/head.safetensors, head.json        the head of the epoch with the lowest validation loss, or of the last one
+                                           (`training.keep`), and how to use it
     RUN/encoder.safetensors, encoder.json  what made the features, so that `pipeline predict` can start from videos;
                                            of merged features, encoder_1.safetensors and so on; of refined ones,
                                            sola.safetensors too

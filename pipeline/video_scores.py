@@ -8,6 +8,9 @@ videos. Two forms of its output are in use:
 - JSON as CUHK's for ActivityNet that comes with BSN, BMN and G-TAD: {"results": {VIDEO_ID: [K scores]}, "class": [K
   names]}; ids may lack ActivityNet's prefix `v_`.
 
+Scores need not be probabilities, but the two best of a video multiply those of segments or are shared between them, so
+they must not be negative, as the second-best logit can be.
+
 Shapes: K classes.
 """
 
@@ -61,7 +64,7 @@ def top2(scores_K: FloatArray) -> dict[int, float]:
 
 
 def top1_share(scores_K: FloatArray) -> dict[int, float]:
-    """The best class with its share in the sum of the two best scores, which may be logits (HACS)."""
+    """The best class with its share in the sum of the two best scores (HACS), which are not negative."""
     best = scores_K[_best_first(scores_K)[:2]]
     return {int(scores_K.argmax()): float(best[0] / best.sum())}
 
@@ -171,7 +174,7 @@ def _read_json(path: Path, video_ids: Iterable[str]) -> tuple[tuple[str, ...], d
     for video_id, id_in_file in match_ids(video_ids, results).items():
         try:
             by_video[video_id] = np.array(results[id_in_file], dtype=np.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{path}, video {id_in_file!r}: expected a list of scores ({error})") from error
         if by_video[video_id].shape != (len(labels),):
             found = by_video[video_id].shape

@@ -19,6 +19,8 @@ from pipeline.data.files import (
     write_json,
 )
 
+HUGE = "9" * 400  # more than a float can hold
+
 
 def read_text(tmp_path: Path, text: str | bytes, name: str = "a.csv", *, as_written: bool = False) -> Annotations:
     file = tmp_path / name
@@ -99,6 +101,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         ('{"database": {"a": {"annotations": [{"segment": [1, 2, 3], "label": "x"}]}}}', "found .*1, 2, 3"),
         ('{"database": {"a": {"annotations": [{"segment": [1, NaN], "label": "x"}]}}}', "not finite"),
         ('{"database": {"a": {"annotations": [{"segment": [1, 2], "label": ""}]}}}', "expected a name"),
+        (
+            f'{{"database": {{"a": {{"annotations": [{{"segment": [1, 2{HUGE}], "label": "x"}}]}}}}}}',
+            "video 'a': expected",
+        ),
+        (f'{{"database": {{"a": {{"duration": {HUGE}}}}}}}', r"a\.json, video 'a': int too large"),
+        ("[" * 100_000, r"a\.json: its JSON is nested too deeply"),
         ('{"database": {"../a": {"annotations": []}}}', r"video '\.\./a'.*cannot name a file"),
     ],
 )

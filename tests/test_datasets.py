@@ -208,6 +208,25 @@ def test_the_same_annotations_twice(tmp_path: Path) -> None:
         read_annotations(tmp_path)
 
 
+def test_a_video_in_both_subsets_of_thumos14(tmp_path: Path) -> None:
+    """Else segments to train on would be scored as truth."""
+    write_thumos14_texts(tmp_path, THUMOS14)
+    with (tmp_path / "TH14_Temporal_annotations_test" / "annotation" / "Billiards_test.txt").open("a") as file:
+        file.write("video_validation_0000051 1.0 2.0\n")
+    with pytest.raises(ValueError, match=r"_val\.txt: .*_0000051' is in the subset 'validation' here and in 'test' in"):
+        read_annotations(tmp_path)
+
+
+def test_a_list_of_clips_is_no_text_of_thumos14(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "run" / f"{name}.mp4").touch()
+    (tmp_path / "list_val.txt").write_text("run/a.mp4 0\n")
+    assert not holds_annotations(tmp_path)
+    assert describe(DescribeConfig(path=tmp_path)) == 0
+    assert "clips" in capsys.readouterr().out
+
+
 def test_damaged_meta_files(tmp_path: Path) -> None:
     write_meta(write_thumos14_texts(tmp_path, THUMOS14), THUMOS14)
     meta = tmp_path / "test_set_meta.mat"
@@ -258,6 +277,16 @@ def test_malformed_charades_lines(tmp_path: Path, text: str, message: str) -> No
     (tmp_path / "a.txt").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_annotations(tmp_path / "a.txt")
+
+
+def test_a_video_in_both_subsets_of_charades_sta(tmp_path: Path) -> None:
+    write_charades_sta(tmp_path, CHARADES)
+    with (tmp_path / "charades_sta_train.txt").open("a") as file:
+        file.write("3MSZA 1.0 2.0##a person sits\n")
+    with pytest.raises(
+        ValueError, match=r"sta_train\.txt: the video '3MSZA' is in the subset 'train' here and in 'test'"
+    ):
+        read_annotations(tmp_path)
 
 
 def test_malformed_charades_table(tmp_path: Path) -> None:

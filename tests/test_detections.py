@@ -63,6 +63,7 @@ def test_proposals_need_no_label(tmp_path: Path) -> None:
         ('{"score": 1, "label": "x"}', "'segment' is missing"),
         ('{"segment": [0, 1, 2], "score": 1, "label": "x"}', "too many values"),
         ('{"segment": [0, 1], "score": "high", "label": "x"}', "high"),
+        (f'{{"segment": [0, 1{"0" * 400}], "score": 1, "label": "x"}}', "int too large"),
         ('{"segment": [0, 1], "score": 1, "label": 7}', "label 7: expected a name"),
         ('{"segment": [0, 1], "score": 1, "label": [7]}', "expected a name"),
         ("3", "found 3"),

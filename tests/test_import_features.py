@@ -341,6 +341,47 @@ def test_a_rerun_imports_what_was_missing(tmp_path: Path) -> None:
     assert list(FeatureStore.open(tmp_path / "store").videos) == ["a", "b"]
 
 
+def test_a_second_file_goes_into_the_same_store_and_what_is_there_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_features(tmp_path / "val", a=np.zeros((2, 3)), b=np.zeros((4, 3)))
+    write_features(tmp_path / "test", b=np.ones((4, 3)), c=np.zeros((6, 3)))
+    durations: dict[str, float | None] = {"a": 4.0, "b": 8.0, "c": 12.0}
+    assert run(config(tmp_path, durations, axes="tc", features=tmp_path / "val")) == 0
+    assert "2 videos, 0 of them in" in told(capsys)
+    assert run(config(tmp_path, durations, axes="tc", features=tmp_path / "test")) == 0
+    assert f"2 videos, 1 of them in {tmp_path / 'store'} already" in told(capsys)
+    store = FeatureStore.open(tmp_path / "store")
+    assert list(store.videos) == ["a", "b", "c"]
+    assert not store.load("b").any()
+
+
+@pytest.mark.parametrize(("name", "other"), [("pattern", "{video}_flow"), ("key", "flow")])
+def test_other_arrays_of_the_same_videos_are_refused(tmp_path: Path, name: str, other: str) -> None:
+    (tmp_path / "npy").mkdir()
+    np.savez(tmp_path / "npy" / "a_rgb.npz", rgb=np.zeros((2, 3)))
+    np.savez(tmp_path / "npy" / "a_flow.npz", flow=np.zeros((2, 3)))
+    options = {"axes": "tc", "pattern": "{video}_rgb", "key": "rgb"}
+    assert run(config(tmp_path, {"a": 4.0}, **options)) == 0
+    with pytest.raises(ValueError, match=rf"sampling.{name}: .*rgb.*, not .*flow.*another --out"):
+        run(config(tmp_path, {"a": 4.0}, **(options | {name: other})))
+
+
+def test_corrected_rates_and_durations_are_refused(tmp_path: Path) -> None:
+    write_features(tmp_path / "npy", a=np.zeros((12, 3)), b=np.zeros((13, 3)))
+    info = tmp_path / "info.csv"
+    info.write_text("video,fps\na,25\n")
+    options = {"stride_frames": 16, "video_info": info, "max_mismatch": 0.5}
+    assert run(config(tmp_path, {"a": 8.0, "b": 8.0}, **options)) == 1
+    info.write_text("video,fps\na,25\nb,25\n")
+    assert run(config(tmp_path, {"a": 8.0, "b": 8.0}, **options)) == 0
+    with pytest.raises(ValueError, match=r"row of video 'a' every 0.64 s of 8 s, and now .* every 0.64 s of 9 s is"):
+        run(config(tmp_path, {"a": 9.0, "b": 8.0}, **options))
+    info.write_text("video,fps\na,30\nb,25\n")
+    with pytest.raises(ValueError, match=r"row of video 'a' every 0.64 s of 8 s, and now .* every 0.533333 s of 8 s"):
+        run(config(tmp_path, {"a": 8.0, "b": 8.0}, **options))
+
+
 def test_another_stride_is_refused(tmp_path: Path) -> None:
     write_features(tmp_path / "npy", a=np.zeros((2, 3)))
     run(config(tmp_path, {"a": 4.0}, axes="tc"))

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.data.video_info import VideoInfo, read_video_info
+from pipeline.data.video_info import SideInfo, read_video_info
 
 
-def info_of(tmp_path: Path, text: str, name: str = "info.csv") -> dict[str, VideoInfo]:
+def info_of(tmp_path: Path, text: str, name: str = "info.csv") -> dict[str, SideInfo]:
     (tmp_path / name).write_text(text)
     return read_video_info(tmp_path / name)
 
@@ -26,7 +26,7 @@ def info_of(tmp_path: Path, text: str, name: str = "info.csv") -> dict[str, Vide
     ],
 )
 def test_the_same_in_many_spellings(tmp_path: Path, header: str, line: str) -> None:
-    assert info_of(tmp_path, f"{header}\n{line}\n") == {"a": VideoInfo(25.0, 8.0, None)}
+    assert info_of(tmp_path, f"{header}\n{line}\n") == {"a": SideInfo(25.0, 8.0, None)}
 
 
 def test_activitynets_columns(tmp_path: Path) -> None:
@@ -51,16 +51,17 @@ def test_activitynets_columns(tmp_path: Path) -> None:
     ],
 )
 def test_json(tmp_path: Path, tree: Any) -> None:
-    assert info_of(tmp_path, json.dumps(tree), "info.json") == {"a": VideoInfo(25.0, 8.0, None)}
+    assert info_of(tmp_path, json.dumps(tree), "info.json") == {"a": SideInfo(25.0, 8.0, None)}
 
 
 def test_what_is_no_number_above_zero_is_unknown(tmp_path: Path) -> None:
+    assert info_of(tmp_path, json.dumps({"a": {"fps": 10**400, "duration": 8}}), "info.json")["a"].fps is None
     infos = info_of(tmp_path, "video,fps,duration\na,0,8\nb,n/a,\nc,25,-1\nd,nan,inf\n")
     assert infos == {
-        "a": VideoInfo(None, 8.0, None),
-        "b": VideoInfo(None, None, None),
-        "c": VideoInfo(25.0, None, None),
-        "d": VideoInfo(None, None, None),
+        "a": SideInfo(None, 8.0, None),
+        "b": SideInfo(None, None, None),
+        "c": SideInfo(25.0, None, None),
+        "d": SideInfo(None, None, None),
     }
 
 

@@ -34,7 +34,7 @@ def parse_videos(path: Path, database: Mapping[str, Any]) -> dict[str, Entry]:
     for video_id, fields in database.items():
         try:
             entries[check_video_id(video_id)] = _parse_entry(fields)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise ValueError(f"{path}, video {video_id!r}: {error}") from error
     return entries
 
@@ -55,7 +55,7 @@ def _parse_segment(annotation: Any) -> RawSegment:
     try:
         start, end = map(float, annotation["segment"])
         label = annotation["label"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f'expected {{"segment": [start, end], "label"}} in seconds, found {annotation!r:.80}'
         ) from error

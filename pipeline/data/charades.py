@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pipeline.data.entries import Entry, read_moments
+from pipeline.data.entries import Entry, Part, join_parts, read_moments
 from pipeline.data.files import read_table
 
 _TEXT = re.compile(r"charades_sta_(train|test)\.txt", re.IGNORECASE)
@@ -28,19 +28,16 @@ def read_charades_sta(files: Sequence[Path]) -> dict[str, Entry]:
     """The videos of some text files; durations come from the csv files beside them or one folder below.
 
     Raises:
-        ValueError: A malformed line; names the file and the line.
+        ValueError: A malformed line, or a video in both subsets; names the file.
     """
-    entries: dict[str, Entry] = {}
-    for file in files:
-        match = _TEXT.fullmatch(file.name)
-        for video_id, segment in read_moments(file):
-            entry = entries.setdefault(video_id, Entry(subset=match and match[1].lower()))
-            entry.segments.append(segment)
+    parts = [Part(file, _subset(file), read_moments(file)) for file in files]
     folder = files[0].parent
-    durations = _read_durations([*folder.glob(_TABLE), *folder.glob(f"*/{_TABLE}")])
-    for video_id, entry in entries.items():
-        entry.duration = durations.get(video_id)
-    return entries
+    return join_parts(parts, _read_durations([*folder.glob(_TABLE), *folder.glob(f"*/{_TABLE}")]))
+
+
+def _subset(file: Path) -> str | None:
+    match = _TEXT.fullmatch(file.name)
+    return match and match[1].lower()
 
 
 def _read_durations(tables: Iterable[Path]) -> dict[str, float]:

@@ -81,7 +81,7 @@ def read_detection_table(path: Path) -> DetectionTable:
             raise ValueError(f'{path} holds no detections: expected {{"results": {{VIDEO_ID: [...]}}}}')
         try:
             table = _columns(results)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             table = None
     if table is None or not (np.isfinite(table.segments_N2).all() and np.isfinite(table.scores_N).all()):
         raise ValueError(f"{path}, {_first_fault(results)}")
@@ -123,7 +123,7 @@ def _first_fault(results: Mapping[str, Any]) -> str:
         for index, row in enumerate(detections):
             try:
                 _check_row(row)
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 reason = f"{error} is missing" if isinstance(error, KeyError) else error
                 return f"video {video_id!r}, detection {index}: {reason}"
     raise AssertionError("every detection can be read")

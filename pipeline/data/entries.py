@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.data.files import check_video_id, read_lines
 
@@ -20,6 +21,33 @@ class Entry:
     feature_duration: float | None = None  # seconds, see `annotations.Video`
     subset: str | None = None
     segments: list[RawSegment] = field(default_factory=list)
+
+
+class Part(NamedTuple):
+    """One of the files that a data set's annotations are spread over: segments of one subset, or of a class in it."""
+
+    file: Path
+    subset: str | None
+    moments: Iterable[tuple[str, RawSegment]]  # video id and segment
+
+
+def join_parts(parts: Iterable[Part], durations: Mapping[str, float | None]) -> dict[str, Entry]:
+    """The videos of all parts, with the durations (seconds) of those that have one.
+
+    Raises:
+        ValueError: a video is in two subsets, so that some of its segments would train and others test; names the file.
+    """
+    entries: dict[str, Entry] = {}
+    for file, subset, moments in parts:
+        for video_id, segment in moments:
+            entry = entries.setdefault(video_id, Entry(durations.get(video_id), subset=subset))
+            if entry.subset != subset:
+                raise ValueError(
+                    f"{file}: the video {video_id!r} is in the subset {subset!r} here and in {entry.subset!r} in a "
+                    "file before; keep it in one of them"
+                )
+            entry.segments.append(segment)
+    return entries
 
 
 def make_segment(start: float, end: float, label: object) -> RawSegment:

@@ -118,6 +118,8 @@ def read_json(path: Path) -> Any:
     data = path.read_bytes()
     try:
         return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+    except RecursionError as error:
+        raise ValueError(f"{path}: its JSON is nested too deeply to be read; it is no file of a data set") from error
     except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is not JSON, or only a part of it: {error}") from error
 

@@ -5,7 +5,9 @@
 
 The conventions are those of TSN (Wang et al., ECCV 2016) and I3D (Carreira and Zisserman, CVPR 2017): frames are
 resized before the flow is computed, so that a pixel of motion is one of the resized frame, and pictures are cropped
-after it; motion along x comes before motion along y; ±20 pixels are coded as 0–255.
+after it; motion along x comes before motion along y; ±20 pixels are coded as 0–255. One differs from TSN, as in I3D:
+frames keep their aspect. TSN's are all 340×256, so that in a 16:9 video, 455×256 here, its motion along x is 1.34 times
+smaller.
 
 TV-L1 takes far longer than everything else in extraction: measured on one core at 256×341 pixels, 0.3 s for a pair of
 frames without motion, 2 s on average, 6 s for a fast pan. So each core computes a pair of its own, and the pictures can

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from pipeline.data.features import MANIFEST
 from pipeline.data.files import strip_video_suffix
 from pipeline.data.plain_pickle import load_plain_pickle, replace_leaves
+from pipeline.notes import some
 
 _OBJECTS = (
     "is damaged, or holds Python objects that could run code when they are loaded, so it was not read. If you trust "
@@ -158,18 +159,16 @@ def _name_pattern(pattern: str | None) -> re.Pattern[str]:
 
 
 def _nothing_fits(path: Path, pattern: str | None, names: list[str]) -> str:
-    found = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     asked = "is a plain video id" if pattern is None else f"fits --pattern {pattern}"
-    return f"{path}: no name in it {asked}; found {found or 'no array'}. Give --pattern, such as 'v_{{video}}/features'"
+    return f"{path}: no name in it {asked}; found {some(names)}. Give --pattern, such as 'v_{{video}}/features'"
 
 
 def _only_name(file: Path, arrays: Arrays) -> str:
     if len(arrays.names) == 1:
         return arrays.names[0]
-    found = ", ".join(arrays.names[:5]) + (", ..." if len(arrays.names) > 5 else "")
     raise ValueError(
-        f"{file}: holds {len(arrays.names)} arrays ({found}), expected one; choose it by --key, or, if this file holds "
-        f"many videos, give it alone: --features {file}"
+        f"{file}: holds {len(arrays.names)} arrays ({some(arrays.names)}), expected one; choose it by --key, or, if "
+        f"this file holds many videos, give it alone: --features {file}"
     )
 
 

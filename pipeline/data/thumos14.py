@@ -24,14 +24,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.data.entries import Entry, RawSegment, make_segment, read_moments
+from pipeline.data.entries import Entry, Part, RawSegment, join_parts, make_segment, read_moments
 from pipeline.data.files import check_video_id, parse_time, read_table
 from pipeline.data.video_info import read_video_info
 
 SUBSETS = {"val": "validation", "test": "test"}
 META = {"validation_set.mat": "validation_videos", "test_set_meta.mat": "test_videos"}
 
-_TEXT = re.compile(r"(?P<label>[A-Za-z]+)_(?P<subset>val|test)\.txt")
+_TEXT = re.compile(r"(?P<label>[A-Z][A-Za-z]*)_(?P<subset>val|test)\.txt")
 _TABLE = re.compile(r"(?P<subset>val|test)_Annotation\.csv")
 _INFO = re.compile(r"(?:val|test)_video_info\.csv")
 
@@ -45,18 +45,13 @@ def read_thumos14(folder: Path) -> dict[str, Entry]:
     """The annotated videos of a folder; "Ambiguous" is a label like the others here.
 
     Raises:
-        ValueError: Two files of one name, or a malformed line or meta file; names the file.
+        ValueError: Two files of one name, a video in both subsets, or a malformed line or meta file; names the file.
     """
     files = _named_files(folder)
-    entries: dict[str, Entry] = {}
-    for match, file in _annotation_files(files):
-        for video_id, segment in _read_segments(file, match):
-            entry = entries.setdefault(video_id, Entry(subset=SUBSETS[match["subset"]]))
-            entry.segments.append(segment)
-    durations = _read_durations(files)
-    for video_id, entry in entries.items():
-        entry.duration = durations.get(video_id)
-    return entries
+    parts = [
+        Part(file, SUBSETS[match["subset"]], _read_segments(file, match)) for match, file in _annotation_files(files)
+    ]
+    return join_parts(parts, _read_durations(files))
 
 
 def _named_files(folder: Path) -> list[Path]:

@@ -25,7 +25,7 @@ _FEATURE_FRAMES = ("featureframe", "featureframes")
 
 
 @dataclass(frozen=True)
-class VideoInfo:
+class SideInfo:
     """What a side file says of a video; None: nothing, or no number above zero.
 
     Attributes:
@@ -39,13 +39,13 @@ class VideoInfo:
     feature_duration: float | None
 
 
-def read_video_info(path: Path) -> dict[str, VideoInfo]:
+def read_video_info(path: Path) -> dict[str, SideInfo]:
     """Read a csv with a header, or JSON: an object by video, also inside of "database", or a list with their names.
 
     Raises:
         ValueError: no such form, no column of use, or two lines that differ on one video; names the file and the place.
     """
-    infos: dict[str, VideoInfo] = {}
+    infos: dict[str, SideInfo] = {}
     for place, video, fields in _entries(path):
         info = _parse(fields)
         if infos.setdefault(video, info) != info:
@@ -86,12 +86,12 @@ def _video_in(fields: Mapping[str, Any], path: Path) -> str:
     return strip_video_suffix(str(name))
 
 
-def info_of(fields: Mapping[str, Any]) -> VideoInfo:
+def info_of(fields: Mapping[str, Any]) -> SideInfo:
     """What the fields of one video say."""
     return _parse(_plain(fields))
 
 
-def _parse(fields: Mapping[str, Any]) -> VideoInfo:
+def _parse(fields: Mapping[str, Any]) -> SideInfo:
     fps, duration, frames, feature_frames = (
         _number(fields, names) for names in (_FPS, _DURATION, _FRAMES, _FEATURE_FRAMES)
     )
@@ -102,7 +102,7 @@ def _parse(fields: Mapping[str, Any]) -> VideoInfo:
     feature_duration = None
     if feature_frames is not None and frames is not None and duration is not None:
         feature_duration = feature_frames / frames * duration
-    return VideoInfo(fps, duration, feature_duration)
+    return SideInfo(fps, duration, feature_duration)
 
 
 def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
@@ -112,6 +112,6 @@ def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
 def _number(fields: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
     try:
         number = float(_first(fields, names))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if 0 < number < math.inf else None
