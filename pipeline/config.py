@@ -370,6 +370,12 @@ class LofiTrainConfig:
     batch_norm: Literal["frozen", "train"] = "frozen"
     """`frozen`: the encoder's batch normalisation keeps the statistics that it starts with. `train`: it uses those of
     each batch and goes on averaging them."""
+    recompute: int | None = None
+    """Keep the activations of this many snippets at a time, and compute them again for the backward pass: the same
+    gradients in far less memory, for about a third more time. Left out: keep all."""
+    memory: str | None = None
+    """Such as 8GB: choose the highest fidelity that fits, how many videos go through together, and `recompute`, in
+    place of `schedule`. `training.batch_size` stays the number of videos in a step."""
     mirror: bool = True
     """Mirror half of the videos; switch it off where classes differ by direction alone."""
     cache: Path | None = None
@@ -383,6 +389,13 @@ class LofiTrainConfig:
             optimizer="sgd", lr=0.1, momentum=0.0, epochs=15, lr_steps=(5, 10), lr_gamma=0.5, num_workers=4
         )
     )
+
+    def __post_init__(self) -> None:
+        if self.recompute is not None and (self.recompute < 1 or self.batch_norm != "frozen"):
+            raise ValueError(
+                f"recompute is {self.recompute} and batch_norm {self.batch_norm!r}: to compute activations again takes "
+                "at least 1 snippet at a time, and batch normalisation that does not look at batches (frozen)"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

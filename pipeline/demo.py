@@ -3,6 +3,7 @@
     OUT/data/       trimmed clips and untrimmed videos (`synth.scenes`)
     OUT/acp/        the encoder, trained to classify the clips
     OUT/bsp/        an encoder trained on boundary clips made of them
+    OUT/lofi/       the classification encoder, trained on end to end on the untrimmed videos
     OUT/rows/NAME/  a row's feature store and localize run
     OUT/metrics.json, OUT/report.html
 
@@ -22,12 +23,13 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import bsp, extract, localize, merge_features, pretrain, sola
+from pipeline import bsp, extract, localize, lofi, merge_features, pretrain, sola
 from pipeline.config import (
     BspConfig,
     DemoConfig,
     ExtractConfig,
     LocalizeConfig,
+    LofiTrainConfig,
     MergeFeaturesConfig,
     PretrainConfig,
     SolaConfig,
@@ -101,6 +103,13 @@ class Demo:
         self.call("bsp-synth", clips=self.clips, out=out, **{"training.seed": self.seed})
         return out
 
+    def train_end_to_end(self) -> Path:
+        """The classification encoder, trained on with a head and the training videos' segments: its run folder."""
+        out = self.out / "lofi"
+        flags = {"annotations": self.annotations, "weights": self.pretrain(), "training.seed": self.seed}
+        self.call("lofi-train", videos=self.videos, out=out, **flags)
+        return out
+
     def extract(self, row: str, weights: str | Path) -> Path:
         """The feature store of a row, made with these weights."""
         store = self.row_folder(row) / "features"
@@ -154,6 +163,7 @@ class Stage(NamedTuple):
 STAGES: dict[str, Stage] = {
     "pretrain": Stage(PretrainConfig, pretrain.run),
     "bsp-synth": Stage(BspConfig, bsp.run),
+    "lofi-train": Stage(LofiTrainConfig, lofi.run),
     "extract": Stage(ExtractConfig, extract.run),
     "merge-features": Stage(MergeFeaturesConfig, merge_features.run, positional="stores"),
     "sola": Stage(SolaConfig, sola.run),
@@ -189,12 +199,23 @@ def _bsp(demo: Demo) -> dict[str, Any]:
     return demo.localize("bsp", demo.merge("bsp", actions, boundaries))
 
 
+def _lofi(demo: Demo) -> dict[str, Any]:
+    return demo.localize("lofi", demo.extract("lofi", demo.train_end_to_end()))
+
+
+def _lofi_and_sola(demo: Demo) -> dict[str, Any]:
+    store = demo.extract("lofi", demo.train_end_to_end())
+    return demo.localize("lofi_sola", demo.refine("lofi_sola", store))
+
+
 # A new method joins the demo as a line here.
 ROWS = (
     Row("G-TAD on an untrained encoder", "untrained", _untrained, quick=False),
     Row("G-TAD on classification features", "acp", _classification),
     Row("+ BSP (two-stream)", "bsp", _bsp, quick=False),
     Row("+ SoLa", "sola", _sola),
+    Row("+ LoFi", "lofi", _lofi, quick=False),
+    Row("+ LoFi + SoLa", "lofi_sola", _lofi_and_sola, quick=False),
 )
 
 

@@ -1,13 +1,16 @@
 """`pipeline lofi-train`: untrimmed videos to encoder weights, trained end to end with a head at low fidelity (LoFi).
 
     RUN/encoder.safetensors, encoder.json   the encoder, for `--weights RUN` of any other command
+    RUN/plan.json                           with --memory: what it allows
     RUN/metrics.json                        the last epoch's loss, and the videos that were skipped
 
 beside what every run folder holds (`pipeline.run_folder`). It is the second of the paper's three stages: the first,
 classification on trimmed clips, is `pipeline pretrain`; for the third, `pipeline extract` and `pipeline localize` train
 a new head on the frozen encoder at full fidelity. The head of this stage has then done its work.
 
-Which fidelity is when, `pipeline.fidelity` says. What the paper leaves open is decided so: the head has the encoder's
+Which fidelity is when, `pipeline.fidelity` says; or `pipeline.memory_budget`, where an amount of memory is given. Steps
+may be made of several batches to save memory; G-TAD's losses, which weigh positives against negatives within a batch,
+are then not quite those of the whole step. What the paper leaves open is decided so: the head has the encoder's
 optimiser; batch normalisation keeps its statistics; the weights are those of the last epoch.
 
 Shapes: B videos, T snippets of a video, L frames of a snippet, C channels, H W pixels.
@@ -19,27 +22,32 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from encoders import Encoder, build_encoder
-from heads import HEADS
+from encoders.activations import saved_bytes
+from heads.gtad import GTAD
 from pipeline.clip_training import save_encoder
-from pipeline.config import LofiTrainConfig
+from pipeline.config import LofiTrainConfig, TrainingConfig
 from pipeline.data.annotations import Annotations, format_blemishes, read_annotations
 from pipeline.data.files import find_videos, match_ids, write_json
 from pipeline.data.frame_cache import FrameCache
 from pipeline.data.snippets import Sampling
+from pipeline.encoding import resolve_device
+from pipeline.end_to_end import EndToEnd, build_head, build_heads, freeze_batch_norm
 from pipeline.fidelity import Fidelity, Schedule, make_schedule
 from pipeline.lofi_batches import AnnotatedFile, VideoBatch, VideoBatches
+from pipeline.memory_budget import Plan, choose, ladder, measure_costs, parse_size, plan_of_run
 from pipeline.notes import print_note, some
-from pipeline.run_folder import METRICS, begin_run, is_finished
+from pipeline.run_folder import LAST_CHECKPOINT, METRICS, begin_run, is_finished
 from pipeline.training import fit, load_batches
 
+PLAN = "plan.json"
 LEAST_SIZE = 32  # every network halves the picture five times
 GIGABYTE = 10**9
 
@@ -58,8 +66,12 @@ def run(config: LofiTrainConfig) -> int:
         return 0
     files, labels = read_files(config)
     encoder = _build_encoder(config)
-    schedule = _schedule(config, encoder, len(files))
-    model = build_model(config, encoder, len(labels), schedule)
+    num_classes = len(labels) if config.classes else 0
+    if config.memory is not None:
+        config, schedule = _within_budget(config, encoder, num_classes)
+    else:
+        schedule = _schedule(config, encoder, len(files))
+    model = _build(config, encoder, num_classes, schedule)
     failed: dict[str, str] = {}
     line = _train(config, model, _batches(config, encoder, files, labels, schedule), failed)
     save_encoder(config.out, encoder, labels=list(labels))
@@ -140,6 +152,67 @@ def _schedule(config: LofiTrainConfig, encoder: Encoder, num_videos: int) -> Sch
     return schedule
 
 
+def _within_budget(config: LofiTrainConfig, encoder: Encoder, num_classes: int) -> tuple[LofiTrainConfig, Schedule]:
+    """The options and the schedule that `config.memory` allows: those that the run began with, if it goes on."""
+    assert config.memory is not None
+    budget = parse_size(config.memory)
+    if not (config.out / LAST_CHECKPOINT).exists():
+        (config.out / PLAN).unlink(missing_ok=True)  # of a run with other options that came to nothing
+    plan = plan_of_run(config.out / PLAN, lambda: _choose(config, encoder, num_classes, budget))
+    training = replace(
+        config.training, batch_size=plan.micro_batch, accumulate=plan.accumulate * config.training.accumulate
+    )
+    return replace(config, training=training, recompute=plan.chunk), Schedule((plan.fidelity,))
+
+
+def _choose(config: LofiTrainConfig, encoder: Encoder, num_classes: int, budget: int) -> Plan:
+    """The highest fidelity that fits into `budget` bytes, measured on the device that trains."""
+    training, device = config.training, resolve_device(config.training.device)
+    encoder.to(device).train()
+    if config.batch_norm == "frozen":
+        freeze_batch_norm(encoder)
+
+    def head_for(num_snippets: int) -> GTAD:
+        return build_head(config.gtad, encoder.channels, num_classes, num_snippets).to(device)
+
+    def head_bytes(num_snippets: int) -> int:
+        head = head_for(num_snippets)
+        features_1CT = torch.zeros(1, encoder.channels, num_snippets, device=device, requires_grad=True)
+        targets = head.targets([torch.tensor([[0.0, num_snippets / 2]])], [torch.zeros(1, dtype=torch.long)])
+        weights = [*head.parameters(), *head.buffers()]
+        return saved_bytes(lambda: head.loss(head(features_1CT), targets)["loss"], excluded=weights)
+
+    full = Fidelity(config.gtad.num_snippets, encoder.size, encoder.resize)
+    num_head_parameters = sum(parameter.numel() for parameter in head_for(1).parameters())
+    with torch.autocast(device.type, torch.bfloat16, enabled=training.precision != "32-true"):
+        costs = measure_costs(
+            encoder, head_bytes, num_head_parameters=num_head_parameters, states=_optimizer_states(training)
+        )
+        plan = choose(
+            costs,
+            ladder(full),
+            batch_size=training.batch_size,
+            budget=budget,
+            may_recompute=config.batch_norm == "frozen",
+        )
+    encoder.cpu()
+    return plan
+
+
+def _optimizer_states(training: TrainingConfig) -> int:
+    """Numbers that are kept for each weight, a moving average of it included."""
+    of_optimizer = 2 if training.optimizer in ("adam", "adamw") else int(training.momentum > 0)
+    return of_optimizer + (training.ema_decay is not None)
+
+
+def _build(config: LofiTrainConfig, encoder: Encoder, num_classes: int, schedule: Schedule) -> EndToEnd:
+    """The encoder with an untrained head, whose weights follow from the seed, for each T of the schedule."""
+    torch.manual_seed(config.training.seed)
+    lengths = [fidelity.num_snippets for fidelity in schedule.fidelities]
+    heads = build_heads(config.gtad, encoder.channels, num_classes, lengths)
+    return EndToEnd(encoder, heads, batch_norm_frozen=config.batch_norm == "frozen", chunk=config.recompute)
+
+
 def _batches(
     config: LofiTrainConfig,
     encoder: Encoder,
@@ -159,73 +232,6 @@ def _batches(
         mirror=config.mirror,
         cache=cache,
     )
-
-
-# --- The model --------------------------------------------------------------------------------------------------------
-
-
-class EndToEnd(nn.Module):
-    """An encoder and, for each number of snippets T, a head: raw videos (B,T,3,L,H,W) to what the head says of them.
-
-    Args:
-        encoder: clips (N,3,L,H,W) to features (N,C).
-        heads: by T. They have the same parameters, not copies of them.
-        batch_norm_frozen: the encoder's batch normalisation stays in evaluation mode.
-    """
-
-    def __init__(self, encoder: Encoder, heads: Mapping[int, nn.Module], *, batch_norm_frozen: bool) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.heads = nn.ModuleDict({str(num_snippets): head for num_snippets, head in heads.items()})
-        self.batch_norm_frozen = batch_norm_frozen
-        self.train()  # Lightning leaves modules in the mode that they are in
-
-    def train(self, mode: bool = True) -> EndToEnd:
-        super().train(mode)
-        if self.batch_norm_frozen:
-            for module in self.encoder.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
-        return self
-
-    def head_for(self, num_snippets: int) -> Any:
-        """The head for T."""
-        return self.heads[str(num_snippets)]
-
-    def forward(self, clips_BT3LHW: Tensor) -> Any:
-        batch, num_snippets = clips_BT3LHW.shape[:2]
-        # (B, T, 3, L, H, W) -> (B*T, C) -> (B, C, T)
-        features_NC = self.encoder(clips_BT3LHW.flatten(0, 1))
-        return self.head_for(num_snippets)(features_NC.view(batch, num_snippets, -1).mT)
-
-
-def build_model(config: LofiTrainConfig, encoder: Encoder, num_classes: int, schedule: Schedule) -> EndToEnd:
-    """The encoder with an untrained G-TAD, whose weights follow from the seed, for each T of the schedule."""
-    torch.manual_seed(config.training.seed)
-    first, *others = sorted({fidelity.num_snippets for fidelity in schedule.fidelities}, reverse=True)
-    heads = {first: _head(config, encoder, num_classes, first)}
-    for num_snippets in others:
-        heads[num_snippets] = _head(config, encoder, num_classes, num_snippets)
-        share_parameters(heads[first], heads[num_snippets])
-    return EndToEnd(encoder, heads, batch_norm_frozen=config.batch_norm == "frozen")
-
-
-def _head(config: LofiTrainConfig, encoder: Encoder, num_classes: int, num_snippets: int) -> nn.Module:
-    """G-TAD for T snippets. Its anchors are all pairs of these, or if the longest is limited, as long in seconds."""
-    options = asdict(config.gtad)
-    share = num_snippets / options["num_snippets"]
-    for name in ("max_duration", "longest_proposal"):
-        if options[name] is not None:
-            options[name] = math.ceil(options[name] * share)
-    options["num_snippets"] = num_snippets
-    return HEADS["gtad"](encoder.channels, num_classes=num_classes if config.classes else 0, **options)
-
-
-def share_parameters(owner: nn.Module, other: nn.Module) -> None:
-    """Give `other` the parameters of `owner`, which have the same names: the same tensors from then on."""
-    for name, parameter in owner.named_parameters():
-        module, _, attribute = name.rpartition(".")
-        setattr(other.get_submodule(module), attribute, parameter)
 
 
 # --- Training ---------------------------------------------------------------------------------------------------------

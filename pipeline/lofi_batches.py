@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.clip_batches import TIME_LIMIT_S, FrameArray, time_limit_in_worker
+from pipeline.clip_batches import FrameArray, time_limit_in_worker
 from pipeline.data.annotations import Video
 from pipeline.data.frame_cache import FrameCache
 from pipeline.data.snippets import Sampling, sample_snippets
@@ -34,6 +34,9 @@ from pipeline.data.video import VideoError, VideoInfo, probe_video, read_clip
 from pipeline.fidelity import Fidelity, Schedule
 from pipeline.places import Places
 from pipeline.windows import Window, segment_arrays
+
+TIME_LIMIT_S = 600.0
+"""For one video: all of it may have to be decoded."""
 
 
 class AnnotatedFile(NamedTuple):

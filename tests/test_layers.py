@@ -27,7 +27,7 @@ FLOORS = (
         "analyze",
         "describe",
     ),
-    ("clip_training", "detector", "figures", "label_choice", "memory_budget"),
+    ("clip_training", "detector", "end_to_end", "figures", "label_choice", "memory_budget"),
     ("boundary_files", "boundary_scores", "joint_batches"),
     ("boundary_clips", "linear_evaluation"),
     (

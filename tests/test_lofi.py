@@ -13,17 +13,20 @@ from video_files import write_video
 
 from encoders import build_encoder
 from encoders.weights import fingerprint
-from pipeline import extract, lofi
+from pipeline import extract, lofi, memory_budget
 from pipeline.config import ExtractConfig, GTADConfig, LofiTrainConfig, SamplingConfig, TrainingConfig
 from pipeline.data.features import FeatureStore
-from pipeline.fidelity import Fidelity, make_schedule
-from pipeline.lofi import EndToEnd, build_model, share_parameters
+from pipeline.end_to_end import EndToEnd
 
 TRAINING = TrainingConfig(
     epochs=4, batch_size=2, lr=0.01, optimizer="sgd", momentum=0.0, lr_steps=(2,), device="cpu", num_workers=0
 )
 HEAD = GTADConfig(num_snippets=8, hidden=64, inner_bins=4, context_bins=2)
 NUM_VIDEOS = 5  # three batches an epoch
+
+
+class KilledError(Exception):
+    pass
 
 
 @pytest.fixture(scope="module")
@@ -129,78 +132,93 @@ def test_batch_normalisation_can_be_trained(config: LofiTrainConfig) -> None:
 
 
 def test_it_learns(config: LofiTrainConfig) -> None:
-    training = replace(TRAINING, epochs=10, optimizer="adam", lr=2e-3, lr_schedule="constant")
+    training = replace(TRAINING, epochs=8, optimizer="adam", lr=2e-3, lr_schedule="constant")
     lofi.run(replace(config, schedule="temporal", mirror=False, training=training))
     losses = [json.loads(line)["train_loss"] for line in (config.out / "log.jsonl").read_text().splitlines()]
     assert losses[-1] < 0.7 * losses[0]
 
 
-def model_of(config: LofiTrainConfig) -> tuple[EndToEnd, list[Fidelity]]:
-    schedule = make_schedule("long", Fidelity(8, 64, 64), batches_per_epoch=3)
-    encoder = build_encoder("tsm_tiny", weights="random", num_frames=4)
-    return build_model(config, encoder, 2, schedule), list(schedule.fidelities)
+def test_recomputing_changes_no_weights(config: LofiTrainConfig) -> None:
+    training = replace(TRAINING, epochs=2)
+    recomputed = replace(config, out=config.out.parent / "recomputed", recompute=3, training=training)
+    for one in (replace(config, training=training), recomputed):
+        lofi.run(one)
+    for name, weight in weights_of(config.out).items():
+        torch.testing.assert_close(weights_of(recomputed.out)[name], weight, rtol=1e-4, atol=1e-6)
 
 
-def test_the_head_scores_all_pairs_of_the_current_length_with_the_same_parameters(config: LofiTrainConfig) -> None:
-    model, fidelities = model_of(config)
-    parameters = {id(parameter) for parameter in model.head_for(8).parameters()}
-    for fidelity in fidelities:
-        num_snippets = fidelity.num_snippets
-        output = model(torch.zeros(2, num_snippets, 3, 4, fidelity.size, fidelity.size, dtype=torch.uint8))
-        assert output.start.shape == (2, num_snippets)
-        assert output.iou_reg.shape == (2, num_snippets, num_snippets)
-        assert {id(parameter) for parameter in model.head_for(num_snippets).parameters()} == parameters
-    assert len(parameters) > 0
+# --- In an amount of memory -------------------------------------------------------------------------------------------
 
 
-def test_a_limit_of_the_anchors_scales_with_the_length(config: LofiTrainConfig) -> None:
-    limited = replace(config, gtad=replace(HEAD, max_duration=6, longest_proposal=5))
-    model, _ = model_of(limited)
-    assert {T: (model.head_for(T).max_duration, model.head_for(T).longest_proposal) for T in (8, 4, 2)} == {
-        8: (6, 5), 4: (3, 3), 2: (2, 2),
-    }  # fmt: skip
+@pytest.mark.parametrize(("memory", "seen"), [("1GB", "16 snippets at 64×64"), ("8MB", "11 snippets at 54×54")])
+def test_memory_chooses_what_is_trained_on(
+    config: LofiTrainConfig, memory: str, seen: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    forward = EndToEnd.forward
+
+    def noted(self: EndToEnd, clips: Tensor) -> Any:
+        sizes.append(f"{clips.shape[1]} snippets at {clips.shape[-1]}×{clips.shape[-1]}")
+        return forward(self, clips)
+
+    monkeypatch.setattr(EndToEnd, "forward", noted)
+    head, training = replace(HEAD, num_snippets=16), replace(TRAINING, epochs=1)
+    assert lofi.run(replace(config, memory=memory, gtad=head, training=training)) == 0
+    assert set(sizes) == {seen}
+    assert seen in capsys.readouterr().out
 
 
-def test_features_of_a_video_go_to_the_head_in_order(config: LofiTrainConfig) -> None:
-    model, _ = model_of(config)
-    model.eval()
-    clips = torch.randint(256, (2, 4, 3, 4, 45, 45), dtype=torch.uint8)
-    features_BCT = torch.stack([torch.cat([model.encoder(clip[None]) for clip in video]) for video in clips]).mT
-    torch.testing.assert_close(model(clips).start, model.head_for(4)(features_BCT).start)
+def killed_after(steps: int, patch: pytest.MonkeyPatch) -> None:
+    """Let the model be asked only so many times."""
+    forward, left = EndToEnd.forward, iter(range(steps))
+
+    def until_killed(self: EndToEnd, clips: Tensor) -> Any:
+        if next(left, None) is None:
+            raise KilledError
+        return forward(self, clips)
+
+    patch.setattr(EndToEnd, "forward", until_killed)
 
 
-def test_shared_parameters_learn_together() -> None:
-    one, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
-    share_parameters(one, other)
-    with torch.no_grad():
-        one.weight.fill_(3.0)
-    assert (other.weight == 3.0).all()
-    assert other.bias is one.bias
+@pytest.mark.parametrize(("steps", "measured"), [(4, False), (1, True)])
+def test_a_run_that_goes_on_keeps_its_plan(
+    config: LofiTrainConfig, steps: int, measured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that has come to no checkpoint is begun anew."""
+    with_memory = replace(config, memory="1GB", training=replace(TRAINING, epochs=2))
+    with monkeypatch.context() as patch:
+        killed_after(steps, patch)
+        with pytest.raises(KilledError):
+            lofi.run(with_memory)
+    calls = []
+    measure_costs = memory_budget.measure_costs
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        calls.append(arguments)
+        return measure_costs(*arguments, **options)
+
+    monkeypatch.setattr(lofi, "measure_costs", noted)
+    assert lofi.run(with_memory) == 0
+    assert bool(calls) == measured
+
+
+def test_too_little_memory(config: LofiTrainConfig) -> None:
+    with pytest.raises(ValueError, match=r"1 KB of memory are too few: the least that is tried"):
+        lofi.run(replace(config, memory="1KB"))
 
 
 # --- Interruptions and bad input --------------------------------------------------------------------------------------
 
 
-class KilledError(Exception):
-    pass
-
-
-@pytest.mark.parametrize(("schedule", "killed_after"), [("long", 4), ("long", 7), ("short", 5)])
+@pytest.mark.parametrize(("schedule", "steps"), [("long", 7), ("short", 4)])
 def test_killed_in_a_cycle_and_resumed_equals_uninterrupted(
-    config: LofiTrainConfig, schedule: Any, killed_after: int, monkeypatch: pytest.MonkeyPatch
+    config: LofiTrainConfig, schedule: Any, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = replace(config, schedule=schedule, cycle_batches=2)
     killed = replace(whole, out=config.out.parent / "killed")
     lofi.run(whole)
-    forward, steps = EndToEnd.forward, iter(range(killed_after))
-
-    def until_killed(self: EndToEnd, clips: Tensor) -> Any:
-        if next(steps, None) is None:
-            raise KilledError
-        return forward(self, clips)
-
     with monkeypatch.context() as patch:
-        patch.setattr(EndToEnd, "forward", until_killed)
+        killed_after(steps, patch)
         with pytest.raises(KilledError):
             lofi.run(killed)
     assert not (killed.out / "encoder.safetensors").exists()
