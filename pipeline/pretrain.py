@@ -92,7 +92,6 @@ def _train(
     """Fit the classifier; clips that fail on the way are added to `failed`."""
 
     def losses(model: nn.Module, batch: ClipBatch) -> dict[str, Tensor]:
-        failed.update(batch.failed)
         logits_BK = model(batch.clips)
         correct_B = logits_BK.argmax(dim=1) == batch.labels
         return {"loss": F.cross_entropy(logits_BK, batch.labels), "top1": 100 * correct_B.float().mean()}
@@ -118,6 +117,7 @@ def _train(
         run=config.out,
         training=training,
         best=Best("val_top1", "max"),
+        failed=failed,
     )
 
 

@@ -48,7 +48,10 @@ def begin_run(run: Path, config: Any) -> None:
     if not path.exists() and run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise ValueError(f"{run} holds something else than a run (no {CONFIG}); give another --out")
     run.mkdir(parents=True, exist_ok=True)
-    write_text(path, yaml.safe_dump(options, sort_keys=False))
+    text = yaml.safe_dump(options, sort_keys=False)
+    # Processes that are started to train along find it there: were they to write it as well, they would collide.
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
 
 
 def is_finished(run: Path) -> bool:

@@ -263,6 +263,13 @@ class _Task(lightning.LightningModule):
         # The same draws at every validation, so that losses that sample can be compared between epochs.
         seed_epoch(self.options.seed, 1)
 
+    def on_train_end(self) -> None:
+        if self.trainer.world_size > 1:
+            gathered: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(gathered, self.failed)
+            for failed in gathered:
+                self.failed.update(failed)
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         self.batch_at_work = f"batch {batch_idx}{_named(batch)}"
         loss = self._loss_of("train", batch, batch_idx)
@@ -397,6 +404,7 @@ _EXPECTED_WARNINGS = (
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*`training_step` returned `None`.*",
     ".*have no `val_dataloader`.*",
+    ".*Grad strides do not match bucket view strides.*",
     ".*in eval mode at the start of training.*",
 )
 
@@ -404,16 +412,18 @@ _EXPECTED_WARNINGS = (
 @contextmanager
 def _lightning_kept_quiet() -> Iterator[None]:
     """No advertisements, and the shared rich console, which the progress bar turns to stderr, as it was before."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             for message in _EXPECTED_WARNINGS:
                 warnings.filterwarnings("ignore", message)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         rich.reconfigure()
 
 

@@ -250,14 +250,36 @@ def build_plain() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
 
 
-def train_plain(run: Path, training: TrainingConfig, loss: Any = losses) -> nn.Module:
+class Blamed(NamedTuple):
+    inputs: Tensor
+    wanted: Tensor
+    failed: list[tuple[str, str]]
+
+
+class BlamedPoints(Points):
+    """Points that are each named as failed, though they are there."""
+
+    def __getitem__(self, places: list[tuple[int, int]]) -> Blamed:  # type: ignore[override]
+        return Blamed(*super().__getitem__(places), [(f"point {index}", "why") for _, index in places])
+
+
+def train_plain(run: Path, training: TrainingConfig, loss: Any = losses) -> tuple[nn.Module, dict[str, str]]:
     """On 11 points, so that the last step of an epoch sees fewer; validated on 5, of which two processes share the last
-    batch unevenly."""
+    batch unevenly. Returns the model and what failed."""
     run.mkdir(exist_ok=True)
-    model = build_plain()
-    batches = load_batches(Points(11), training.batch_size, shuffle_seed=training.seed)
-    fit(model, loss, batches, load_batches(Points(5), 2), run=run, training=training)
-    return model
+    model, failed = build_plain(), dict[str, str]()
+    batches = load_batches(BlamedPoints(11), training.batch_size, shuffle_seed=training.seed)
+    validation = load_batches(BlamedPoints(5), 2)
+    fit(
+        model,
+        lambda *given: loss(given[0], given[1][:2]),
+        batches,
+        validation,
+        run=run,
+        training=training,
+        failed=failed,
+    )
+    return model, failed
 
 
 def assert_alike(run: Path, other: Path, a: nn.Module, b: nn.Module) -> None:
@@ -272,14 +294,14 @@ SGD = replace(TRAINING, optimizer="sgd", lr=0.1, momentum=0.9, warmup_epochs=1.5
 
 def test_accumulated_batches_equal_a_larger_one(tmp_path: Path) -> None:
     """In both, an epoch's last step sees 3 samples, which then are batches of 2 and 1."""
-    whole = train_plain(tmp_path / "whole", SGD)
-    parts = train_plain(tmp_path / "parts", replace(SGD, batch_size=2, accumulate=2))
+    whole, _ = train_plain(tmp_path / "whole", SGD)
+    parts, _ = train_plain(tmp_path / "parts", replace(SGD, batch_size=2, accumulate=2))
     assert_alike(tmp_path / "whole", tmp_path / "parts", whole, parts)
 
 
 @pytest.mark.slow
 def test_two_processes_go_on_with_a_killed_training_as_one_with_batches_of_twice_the_size(tmp_path: Path) -> None:
-    whole = train_plain(tmp_path / "whole", SGD)
+    whole, failed = train_plain(tmp_path / "whole", SGD)
     with pytest.raises(KilledError):
         train_plain(tmp_path / "killed", SGD, killed_at(9))  # an epoch is 3 training and 3 validation steps
     command = [sys.executable, str(Path(__file__).with_name("train_along.py")), str(tmp_path / "killed")]
@@ -287,7 +309,8 @@ def test_two_processes_go_on_with_a_killed_training_as_one_with_batches_of_twice
     model = build_plain()
     model.load_state_dict(torch.load(tmp_path / "killed" / "model.pt", weights_only=True))
     assert_alike(tmp_path / "whole", tmp_path / "killed", whole, model)
-    assert (tmp_path / "killed" / "left").read_text() == "0"  # the other one left after the training
+    left = json.loads((tmp_path / "killed" / "left.json").read_text())
+    assert left == {"process": "0", "failed": failed}  # the other one left, and told what had failed
 
 
 def collect(batches: EpochBatches, epoch: int) -> Iterator[tuple[int, int]]:

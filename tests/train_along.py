@@ -1,5 +1,6 @@
 """The second half of a test in `test_training`, as a command: Lightning runs it again for the second process."""
 
+import json
 import os
 import sys
 from dataclasses import replace
@@ -13,8 +14,7 @@ if __name__ == "__main__":
 
     run = Path(sys.argv[1])
     torch.set_num_threads(1)
-    model = train_plain(run, replace(SGD, batch_size=2, devices=2))
-    # No other process than the first comes here.
+    model, failed = train_plain(run, replace(SGD, batch_size=2, devices=2))
     torch.save(model.state_dict(), run / "model.pt")
-    with (run / "left").open("a") as file:
-        file.write(os.environ["LOCAL_RANK"])
+    with (run / "left.json").open("a") as file:  # no JSON any more if more than one process comes here
+        json.dump({"process": os.environ["LOCAL_RANK"], "failed": failed}, file)
