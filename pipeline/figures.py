@@ -181,22 +181,34 @@ def boundary_differences(differences_of: Mapping[str, BoundaryDifferences], pair
     lines = len(pairs) + 1
     figure = Figure(figsize=(0.6 + 1.2 * PANEL * len(differences_of), PANEL * lines), layout="constrained")
     axes = figure.subplots(lines, len(differences_of), squeeze=False)
+    high = max((float(difference_C.max()) for pair in pairs for difference_C in pair.difference_of.values()), default=0)
     for line, pair in zip(axes, pairs, strict=False):
-        drawn = {name: pair.difference_of[name] for name in differences_of}
-        for axis, difference_C in zip(line, drawn.values(), strict=True):
-            image = _draw_matrix(axis, _as_matrix(difference_C), f"mean {difference_C.mean():.3f}", low=0, high=2)
+        for axis, name in zip(line, differences_of, strict=True):
+            difference_C = pair.difference_of[name]
+            image = _draw_matrix(axis, _as_matrix(difference_C), f"mean {difference_C.mean():.3f}", low=0, high=high)
             axis.set(xticks=[], yticks=[])
         line[0].set_ylabel(pair.title)
         figure.colorbar(image, ax=line, shrink=0.7)
-    for axis, differences in zip(axes[-1], differences_of.values(), strict=True):
-        for sort in ("boundary", "elsewhere"):
-            axis.stairs(getattr(differences, sort).density, EDGES, label=sort)
-        axis.set(yscale="log", xlabel="absolute difference", title=f"AUC {differences.auc:.3f}")
-    axes[-1][0].set_ylabel("density")
-    axes[-1][0].legend()
+    _draw_histograms(list(axes[-1]), list(differences_of.values()))
     for axis, name in zip(axes[0], differences_of, strict=True):
         axis.set_title(f"{name}\n\n{axis.get_title()}")
     return figure
+
+
+def _draw_histograms(axes: Sequence[Axes], stores: Sequence[BoundaryDifferences]) -> None:
+    """All on the same scales, as far as there is anything to see."""
+    densities = [{"boundary": of.boundary.density, "elsewhere": of.elsewhere.density} for of in stores]
+    highest = np.max([density for of_store in densities for density in of_store.values()], axis=0)
+    seen = np.flatnonzero(highest)
+    limits = {"xlim": (0, EDGES[seen[-1] + 1]), "ylim": (0.5 * highest[seen].min(), 2 * highest.max())}
+    for axis, of_store, differences in zip(axes, densities, stores, strict=True):
+        for sort, density in of_store.items():
+            axis.stairs(density, EDGES, label=sort)
+        axis.set(yscale="log", xlabel="absolute difference", title=f"AUC {differences.auc:.3f}", **limits)
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("")
+    axes[0].set_ylabel("density")
+    axes[0].legend()
 
 
 def _as_matrix(values_C: FloatArray) -> FloatArray:

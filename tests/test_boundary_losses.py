@@ -78,6 +78,10 @@ def test_two_heads_share_the_encoder_and_nothing_else() -> None:
         assert own.weight.grad is not None
         assert other.weight.grad is None
         assert all(parameter.grad is not None for parameter in two_heads.encoder.parameters())
+    two_heads.eval()
+    actions_RK, kinds_SK = two_heads(clips(6), 2)
+    torch.testing.assert_close(two_heads(clips(6)[:2], 2)[0], actions_RK)
+    torch.testing.assert_close(two_heads(clips(6)[2:], 0)[1], kinds_SK)
 
 
 def test_teachers_stay_as_they_are_and_the_student_comes_nearer() -> None:
