@@ -241,11 +241,6 @@ def _train(
     num_workers: int,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fit; clips that fail on the way are added to `failed`. The kept epoch's line of the log, and its scores."""
-
-    def losses(model: nn.Module, batch: Any) -> dict[str, Tensor]:
-        failed.update(batch.failed)
-        return learning.losses(model, batch)
-
     training = config.training
 
     def load(source: BatchSource, shuffle_seed: int | None = None) -> DataLoader[Any]:
@@ -253,12 +248,13 @@ def _train(
 
     line = fit(
         learning.model,
-        losses,
+        learning.losses,
         load(train, training.seed),
         None if val is None else load(val),
         run=config.out,
         training=training,
         best=learning.best,
+        failed=failed,
     )
     if val is None:
         return line, {}

@@ -80,6 +80,9 @@ def test_a_store_that_feels_boundaries_is_told_from_one_that_does_not() -> None:
     at_P, away_P = feels.boundary.means_P, feels.elsewhere.means_P
     wins = np.mean([(a > b) + 0.5 * (a == b) for a in at_P for b in away_P])
     assert feels.auc == pytest.approx(wins)
+    flat = boundary_differences([(np.ones((16, 8)), timeline, true)])
+    assert flat is not None
+    assert flat.auc == 0.5
     for pairs in (feels.boundary, feels.elsewhere):
         assert pairs.counts.sum() == 8 * len(pairs.means_P)
         assert (pairs.density * np.diff(EDGES)).sum() == pytest.approx(1)
