@@ -20,7 +20,7 @@ from annotation_files import (
 
 from encoders import ENCODERS
 from pipeline import cli, flags
-from pipeline.config import ExtractConfig, LofiTrainConfig, SamplingConfig
+from pipeline.config import ExtractConfig, LofiTrainConfig, SamplingConfig, SolaConfig
 from pipeline.data.annotations import AMBIGUOUS, Segment, Video
 from pipeline.data.features import FeatureStore, StoreHeader
 from pipeline.data.snippets import Timeline
@@ -58,6 +58,7 @@ CASES: list[tuple[str, Write, Callable[[int], Video], int, float]] = [
     ("activitynet/localize_lofi", write_bsn, activitynet, 512, DURATION / 100),
     ("hacs/localize_gtad_i3d", write_hacs, activitynet, 2048, 0.5),
     ("thumos14/localize_gtad_tsn", write_thumos14_tables, thumos14, 2048, 1 / 30),
+    ("thumos14/localize_gtad_tsp", write_thumos14_tables, thumos14, 512, 1 / 15),
     ("thumos14/localize_gtad_i3d", write_thumos14_texts, thumos14, 2048, 4 / 30),
     ("thumos14/localize_gtad_i3d", write_gtad_thumos14, thumos14, 2048, 4 / 30),
     ("thumos14/localize_gtad_i3d", write_actionformer_thumos14, thumos14, 2048, 4 / 30),
@@ -87,6 +88,7 @@ def test_every_config_trains_on_what_it_is_for(
     assert metrics["tiou"] == ([0.3, 0.4, 0.5, 0.6, 0.7] if "thumos" in config else list(np.arange(50, 100, 5) / 100))
     results = json.loads((tmp_path / "run" / "detections.json").read_text())["results"]
     assert len(results) == 2
+    assert all(results.values())
     assert {found["label"] for of_video in results.values() for found in of_video} <= CLASSES
 
 
@@ -111,6 +113,25 @@ def test_lofi_on_activitynet_has_the_papers_numbers() -> None:
     extraction = flags.parse("extract", ExtractConfig, [*words, "activitynet/extract_tsm_r18"])
     sampling = SamplingConfig(num_frames=config.num_frames, frame_stride=config.frame_stride, num_snippets=100)
     assert (extraction.encoder, extraction.sampling) == (config.encoder, sampling)
+
+
+# --- SoLa -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden", "rows", "epochs"),
+    [
+        ("activitynet/sola_tsn", 1024, 65, 500),  # the paper's supplement, Table 4a
+        ("thumos14/sola_tsn", 1024, 65, 500),
+        ("hacs/sola_i3d", 512, 23, 150),  # hacs_canonical.yaml of the authors' code: sampling_duration is 23
+    ],
+)
+def test_the_sola_configs_have_the_published_settings(name: str, hidden: int, rows: int, epochs: int) -> None:
+    config = flags.parse("sola", SolaConfig, ["--features", "STORE", "--out", "RUN", "--config", name])
+    assert (config.module.hidden, config.projector_hidden, config.k) == (hidden, 512, 16)
+    assert (config.tsm_size - 1) * config.step + 9 == rows
+    training = config.training
+    assert (training.optimizer, training.lr, training.batch_size, training.epochs) == ("adamw", 1e-4, 256, epochs)
 
 
 # --- Extraction -------------------------------------------------------------------------------------------------------

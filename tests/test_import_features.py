@@ -9,6 +9,7 @@ import pytest
 from annotation_files import write_bsn
 from foreign_files import MANY_ARRAYS, ONE_ARRAY, WITH_CODE, Code, cut_short, damage_header
 
+from pipeline import cli
 from pipeline.config import ImportFeaturesConfig
 from pipeline.data.annotations import Video
 from pipeline.data.features import FeatureStore
@@ -109,20 +110,29 @@ def test_activitynets_annotations_of_bsn_say_those_seconds_themselves(tmp_path: 
     assert stored.duration == 30.0
 
 
-@pytest.mark.parametrize(
-    ("name", "second_row"),
-    [
-        ("activitynet/import-features_tsn", 1.5 * 16 / 30),
-        ("activitynet/import-features_tsn_100", 1.5 * 20 / 40),
-        ("activitynet/import-features_i3d", (16 + 8) / 25),
-        ("activitynet/import-features_tsp", (16 + 8) / 15),
-        ("thumos14/import-features_i3d", (4 + 8) / 30),
-        ("thumos14/import-features_tsp", (16 + 8) / 15),
-        ("gtea/import-features", 1.5 / 15),
-    ],
-)
+# The middle of the second row of a video of 20 s at 30 frames a second; systems differ in rates and strides.
+SECOND_ROWS = {
+    "activitynet/import-features_tsn": 1.5 * 16 / 30,
+    "activitynet/import-features_tsn_100": 1.5 * 20 / 40,
+    "activitynet/import-features_i3d": (16 + 8) / 25,
+    "activitynet/import-features_tsp": (16 + 8) / 15,
+    "charades/import-features_i3d": 1.5 * 8 / 24,
+    "hacs/import-features_i3d": 1.5 * 20 / 40,
+    "thumos14/import-features_i3d": (4 + 8) / 30,
+    "thumos14/import-features_tsn": 1.5 / 30,
+    "thumos14/import-features_tsp": (1 + 8) / 15,
+    "gtea/import-features": 1.5 / 15,
+}
+
+
+def test_every_packaged_config_is_tried() -> None:
+    folder = Path(cli.__file__).parents[1] / "configs"
+    found = {f"{file.parent.name}/{file.stem}" for file in folder.rglob("import-features*.yaml")}
+    assert found == SECOND_ROWS.keys()
+
+
+@pytest.mark.parametrize(("name", "second_row"), SECOND_ROWS.items())
 def test_the_packaged_configs_place_rows_as_published(tmp_path: Path, name: str, second_row: float) -> None:
-    """The middle of the second row of a video of 20 s at 30 frames a second; systems differ in rates and strides."""
     info = tmp_path / "info.csv"
     info.write_text("video,fps,duration\na,30,20\n")
     annotations = write_annotations(tmp_path / "gt.json", {"a": 20.0})

@@ -19,7 +19,7 @@ from torchvision.models import get_model_weights, video
 from torchvision.models.video.mvit import MSBlockConfig, MViT
 from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, R2Plus1dStem, VideoResNet
 
-from encoders import Encoder, build_encoder
+from encoders import ENCODERS, Encoder, build_encoder
 from encoders.i3d import pad_same
 from encoders.torchvision_video import KINETICS_MEAN, KINETICS_STD, TorchvisionVideo
 from encoders.weights import fingerprint, load_weights
@@ -44,6 +44,60 @@ def assert_close(features: Tensor, expected: Tensor) -> None:
     assert features.shape == expected.shape
     assert expected.std() > 1e-3 * expected.abs().max()
     assert (features - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+# --- Pictures ---------------------------------------------------------------------------------------------------------
+
+# Crop, short side before it, frames, stride; frames a second; mean and deviation of each channel, 0–255.
+Pictures = tuple[int, int, int, int, float | None, Sequence[float], Sequence[float]]
+
+IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+KINETICS = ((110.2008, 100.63983, 95.99475), (58.14765, 56.46975, 55.332195))
+GRAY = ((114.75,) * 3, (57.375,) * 3)
+PICTURES: dict[str, Pictures] = {
+    # torchvision's ResNets, IMAGENET1K_V1: 256, then 224. Snippets of 16 frames, as those of CUHK's TSN features.
+    "tsn_r18": (224, 256, 4, 4, None, *IMAGENET),
+    "tsn_r50": (224, 256, 4, 4, None, *IMAGENET),
+    # tensorflow/tpu, efficientnet/lite: MEAN_RGB 127, STDDEV_RGB 128.
+    "tsn_efficientnet_lite0": (224, 256, 4, 4, None, (127.0,) * 3, (128.0,) * 3),
+    # mit-han-lab/temporal-shift-module: scale_size = input_size·256/224, 8 segments of 64 consecutive frames if dense.
+    "tsm_r18": (224, 256, 8, 8, None, *IMAGENET),
+    "tsm_r34": (224, 256, 8, 8, None, *IMAGENET),
+    "tsm_r50": (224, 256, 8, 8, None, *IMAGENET),
+    "tsm_tiny": (64, 64, 8, 2, None, *IMAGENET),  # our own
+    # yjxiong/tsn-pytorch: BNInception's input_mean 104 117 128 (BGR), of flow 128, input_std 1; 5 flows a stack.
+    "tsn_bninception": (224, 256, 1, 5, None, (128.0, 117.0, 104.0), (1.0,) * 3),
+    "tsn_bninception_flow": (224, 256, 5, 1, None, (128.0,) * 2, (1.0,) * 2),
+    # google-deepmind/kinetics-i3d, readme: 25 frames a second, smallest side 256, crop 224, all in [-1,1].
+    "i3d": (224, 256, 16, 1, 25.0, (127.5,) * 3, (127.5,) * 3),
+    "i3d_flow": (224, 256, 16, 1, 25.0, (127.5,) * 2, (127.5,) * 2),
+    # pytorchvideo's model zoo (8x8, X3D-M 16x5) and its page on PyTorch Hub: side 256, 30 frames a second, mean 0.45,
+    # deviation 0.225. There the crop of the test is 256; here it is that of the training.
+    "i3d_r50": (224, 256, 8, 8, 30.0, *GRAY),
+    "slow_r50": (224, 256, 8, 8, 30.0, *GRAY),
+    "x3d_m": (224, 256, 16, 5, 30.0, *GRAY),
+    # torchvision, R2Plus1D_18_Weights.KINETICS400_V1; TSP's readme: 16 frames, 15 a second, 112 out of 128×171.
+    "r2plus1d_18": (112, 128, 16, 1, 15.0, *KINETICS),
+    "r2plus1d_34": (112, 128, 16, 1, 15.0, *KINETICS),
+    # torchvision, S3D_, Swin3D_T_ and MViT_V2_S_Weights.KINETICS400_V1.
+    "s3d": (224, 256, 128, 1, 15.0, *KINETICS),
+    "swin3d_t": (224, 256, 32, 1, 15.0, *IMAGENET),
+    "mvit_v2_s": (224, 256, 16, 1, 7.5, *GRAY),
+}
+
+
+def test_every_encoder_has_its_pictures() -> None:
+    assert PICTURES.keys() == ENCODERS.keys()
+
+
+@pytest.mark.parametrize(("name", "pictures"), PICTURES.items())
+def test_pictures_are_those_that_the_weights_were_trained_on(name: str, pictures: Pictures) -> None:
+    size, resize, num_frames, frame_stride, fps, mean, std = pictures
+    encoder = build_encoder(name, weights="random")
+    assert (encoder.size, encoder.resize) == (size, resize)
+    assert (encoder.num_frames, encoder.frame_stride, encoder.fps) == (num_frames, frame_stride, fps)
+    torch.testing.assert_close(encoder.mean.flatten(), torch.tensor(mean))
+    torch.testing.assert_close(encoder.std.flatten(), torch.tensor(std))
 
 
 # --- I3D --------------------------------------------------------------------------------------------------------------
