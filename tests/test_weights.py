@@ -15,6 +15,7 @@ from torchvision.models import resnet18, resnet34
 
 from encoders import Encoder, build_encoder
 from encoders.weights import FILE_IN_FOLDER, fingerprint, load_weights, read_weights, save_weights
+from pipeline.data.features import ENCODER_WEIGHTS
 
 State = dict[str, Tensor]
 
@@ -94,6 +95,10 @@ def test_our_own_file_brings_back_the_same_weights(tmp_path: Path, memory_format
     from_file = build_encoder("tsm_tiny", weights=tmp_path / FILE_IN_FOLDER)
     from_folder = build_encoder("tsm_tiny", weights=str(tmp_path))
     assert fingerprint(encoder) == fingerprint(from_file) == fingerprint(from_folder)
+
+
+def test_a_folder_is_searched_for_what_a_feature_store_calls_its_encoder() -> None:
+    assert FILE_IN_FOLDER == ENCODER_WEIGHTS
 
 
 def test_weights_of_another_depth_are_refused_with_the_keys(tmp_path: Path, resnet: nn.Module) -> None:

@@ -29,7 +29,7 @@ from pipeline.data.files import check_video_id
 from pipeline.data.snippets import Timeline
 
 MANIFEST = "manifest.jsonl"
-ENCODER_WEIGHTS = "encoder.safetensors"
+ENCODER_WEIGHTS = "encoder.safetensors"  # `encoders.weights.FILE_IN_FOLDER`, which would bring torch along
 SOLA_WEIGHTS = "sola.safetensors"
 _FORMAT = 1
 _PARTIAL = ".part"
