@@ -225,6 +225,32 @@ def test_empty_batches_are_passed_over(tmp_path: Path) -> None:
     assert math.isfinite(line["val_loss"])
 
 
+def test_what_batches_name_as_failed_is_collected_of_empty_ones_too(tmp_path: Path) -> None:
+    class Batch(NamedTuple):
+        inputs: Tensor
+        wanted: Tensor
+        failed: list[tuple[str, str]]
+
+    class Holes(Points):
+        def __getitem__(self, places: list[tuple[int, int]]) -> Batch:  # type: ignore[override]
+            inputs, wanted = super().__getitem__(places)
+            failed = [(f"{index}.mp4", f"reason {index}") for _, index in places if index < 5]
+            return Batch(inputs[len(failed) :], wanted[len(failed) :], failed)
+
+    failed: dict[str, str] = {}
+    training = replace(TRAINING, epochs=1)
+    fit(
+        build(),
+        lambda model, batch: losses(model, batch[:2]),
+        load_batches(Holes(), 4),
+        None,
+        run=tmp_path,
+        training=training,
+        failed=failed,
+    )
+    assert failed == {f"{index}.mp4": f"reason {index}" for index in range(5)}
+
+
 def test_ctrl_c_is_passed_on(tmp_path: Path) -> None:
     def interrupted(model: nn.Module, batch: Any) -> dict[str, Tensor]:
         raise KeyboardInterrupt
