@@ -260,6 +260,7 @@ def test_a_loss_that_is_not_finite_names_the_videos(config: LofiTrainConfig) -> 
 
 
 def test_a_cache_changes_no_weights(config: LofiTrainConfig, tmp_path: Path) -> None:
+    config = replace(config, training=replace(TRAINING, epochs=3))
     cached = replace(config, out=tmp_path / "cached", cache=tmp_path / "cache", cache_gb=0.01)
     for one in (config, cached):
         lofi.run(one)
