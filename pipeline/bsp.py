@@ -37,7 +37,7 @@ from pipeline.clip_training import (
     Classifier,
     ClipSet,
     action_classes,
-    build_clip_encoder,
+    build_rgb_encoder,
     clip_form,
     decode_if_small,
     list_skipped,
@@ -69,7 +69,7 @@ def run(config: BspConfig) -> int:
         print(f"{config.out} is finished, its metrics are in {METRICS}; delete the folder to train again")
         return 0
     train, val = read_clip_sets(config)
-    encoder = build_clip_encoder(config)
+    encoder = build_rgb_encoder(config)
     synthesis = make_synthesis(config.synthesis, encoder.num_frames)
     actions = () if config.integration == "none" else action_classes(config, train)
     learning = _prepare(config, encoder, synthesis, len(actions))

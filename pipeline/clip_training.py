@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from encoders import Encoder, build_encoder
 from encoders.weights import fingerprint, save_weights
 from pipeline.clip_batches import ClipForm, FrameArray, decode_clips, fits_in_memory
-from pipeline.config import ClipTrainingConfig
+from pipeline.config import ClipTrainingConfig, LofiTrainConfig
 from pipeline.data.annotations import format_blemishes
 from pipeline.data.clips import Clip, read_clips
 from pipeline.data.features import ENCODER_WEIGHTS
@@ -103,7 +103,7 @@ class Classifier(nn.Module):
         return logits
 
 
-def build_clip_encoder(config: ClipTrainingConfig) -> Encoder:
+def build_rgb_encoder(config: ClipTrainingConfig | LofiTrainConfig) -> Encoder:
     """The encoder that is to be trained. ValueError if there is no such one, or if it does not see RGB."""
     encoder = build_encoder(
         config.encoder,
@@ -114,7 +114,7 @@ def build_clip_encoder(config: ClipTrainingConfig) -> Encoder:
         seed=config.training.seed,
     )
     if encoder.modality != "rgb":
-        raise ValueError(f"{encoder.name} sees optical flow, and clips give RGB: choose an encoder that sees RGB")
+        raise ValueError(f"{encoder.name} sees optical flow, and videos give RGB: choose an encoder that sees RGB")
     return encoder
 
 

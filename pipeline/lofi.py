@@ -29,10 +29,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from encoders import Encoder, build_encoder
+from encoders import Encoder
 from encoders.activations import saved_bytes
 from heads.gtad import GTAD
-from pipeline.clip_training import save_encoder
+from pipeline.clip_training import build_rgb_encoder, save_encoder
 from pipeline.config import LofiTrainConfig, TrainingConfig
 from pipeline.data.annotations import Annotations, format_blemishes, read_annotations
 from pipeline.data.files import find_videos, match_ids, write_json
@@ -65,7 +65,7 @@ def run(config: LofiTrainConfig) -> int:
         print(f"{config.out} is finished, its metrics are in {METRICS}; delete the folder to train again")
         return 0
     files, labels = read_files(config)
-    encoder = _build_encoder(config)
+    encoder = build_rgb_encoder(config)
     num_classes = len(labels) if config.classes else 0
     if config.memory is not None:
         config, schedule = _within_budget(config, encoder, num_classes)
@@ -111,20 +111,6 @@ def read_files(config: LofiTrainConfig) -> tuple[list[AnnotatedFile], tuple[str,
     print_note("videos have no segment; nothing is learnt from them", sorted(id_of_file.keys() - chosen.keys()))
     files = [AnnotatedFile(here[id_of_file[video_id]], video) for video_id, video in chosen.items()]
     return files, Annotations(chosen, {}).labels
-
-
-def _build_encoder(config: LofiTrainConfig) -> Encoder:
-    encoder = build_encoder(
-        config.encoder,
-        weights=config.weights,
-        num_frames=config.num_frames,
-        frame_stride=config.frame_stride,
-        size=config.size,
-        seed=config.training.seed,
-    )
-    if encoder.modality != "rgb":
-        raise ValueError(f"{encoder.name} sees optical flow, and videos give RGB: choose an encoder that sees RGB")
-    return encoder
 
 
 def _schedule(config: LofiTrainConfig, encoder: Encoder, num_videos: int) -> Schedule:

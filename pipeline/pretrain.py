@@ -25,7 +25,7 @@ from pipeline.clip_training import (
     Classifier,
     ClipSet,
     action_classes,
-    build_clip_encoder,
+    build_rgb_encoder,
     clip_form,
     decode_if_small,
     list_skipped,
@@ -71,7 +71,7 @@ def _labels(config: PretrainConfig, train: ClipSet) -> tuple[str, ...]:
 
 
 def _build(config: PretrainConfig, num_classes: int) -> Classifier:
-    encoder = build_clip_encoder(config)
+    encoder = build_rgb_encoder(config)
     if encoder.frame_wise and config.task != "classification":
         raise ValueError(
             f"{encoder.name} looks at one frame at a time, which does not tell {config.task}: choose an encoder that "
