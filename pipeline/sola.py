@@ -199,7 +199,9 @@ class SimilarityMatching(nn.Module):
             # As in SimSiam, the gradient flows through the projected side alone.
             rows_BSC, columns_BSC = rows_BSC.detach(), self.projector(rows_BSC)
         if not columns_BSC.isfinite().all():
-            raise ValueError("the training diverged: features are infinite or NaN; give a smaller --training.lr")
+            raise ValueError(
+                "the training diverged: features are infinite or NaN; give another --out and a smaller --training.lr"
+            )
         with torch.autocast(columns_BSC.device.type, enabled=False):  # half precision cannot tell 0.99999 from 1
             rows_BSC, columns_BSC = rows_BSC.float(), columns_BSC.float()
             self._keep_snapshot(rows_BSC, columns_BSC)
