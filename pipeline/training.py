@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import signal
 import time
 import warnings
@@ -124,7 +125,11 @@ class EpochBatches(Sampler[Places]):
 def load_batches(
     source: BatchSource, batch_size: int, *, shuffle_seed: int | None = None, num_workers: int = 0
 ) -> DataLoader[Any]:
-    """A loader whose order follows from the seed and the epoch; without a seed, the source's own order."""
+    """A loader whose order follows from the seed and the epoch; without a seed, the source's own order.
+
+    There are at most as many workers as cores: more would only get in each other's way.
+    """
+    num_workers = min(num_workers, _num_cores())
     return DataLoader(
         source,  # type: ignore[arg-type]  # indexed by lists of places, which torch allows and does not type
         sampler=EpochBatches(len(source), batch_size, seed=shuffle_seed),
@@ -136,6 +141,11 @@ def load_batches(
         # fork copies the locks of decoders and of torch's threads in whatever state they are.
         multiprocessing_context="spawn" if num_workers > 0 else None,
     )
+
+
+def _num_cores() -> int:
+    """Those that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fit(

@@ -359,6 +359,11 @@ def test_batches_know_their_number() -> None:
     assert [places.batch for places in EpochBatches(10, 4, seed=3)] == [0, 1, 2]
 
 
+def test_there_are_no_more_workers_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    assert [load_batches(Points(8), 4, num_workers=asked).num_workers for asked in (0, 2, 9)] == [0, 2, 3]
+
+
 def test_places_reach_the_data_workers() -> None:
     places = pickle.loads(pickle.dumps(Places([(7, 0), (7, 1)], batch=3)))
     assert (list(places), places.batch) == ([(7, 0), (7, 1)], 3)
