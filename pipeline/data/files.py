@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
@@ -77,15 +77,20 @@ def strip_video_suffix(name: str) -> str:
     return stem if stem and f"{dot}{suffix}".lower() in VIDEO_SUFFIXES else name
 
 
+def walk_files(folder: Path, suffixes: Container[str]) -> list[Path]:
+    """The files with one of these suffixes in a folder and its subfolders, sorted, hidden ones left out."""
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
+    )
+
+
 def walk_videos(folder: Path) -> list[Path]:
     """The video files in a folder and its subfolders, sorted, hidden ones left out. An empty folder is a ValueError."""
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder; expected one with video files")
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in VIDEO_SUFFIXES and not file.name.startswith(".") and file.is_file()
-    )
+    files = walk_files(folder, VIDEO_SUFFIXES)
     if not files:
         raise ValueError(f"no video file in {folder} or below; videos are known by {' '.join(sorted(VIDEO_SUFFIXES))}")
     return files

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.features import MANIFEST
-from pipeline.data.files import strip_video_suffix
+from pipeline.data.files import strip_video_suffix, walk_files
 from pipeline.data.plain_pickle import load_plain_pickle, replace_leaves
 from pipeline.notes import some
 
@@ -137,11 +137,7 @@ class ForeignFeatures:
 def _files_in(folder: Path, *, by_path: bool) -> list[tuple[str, Path]]:
     if (folder / MANIFEST).exists():
         raise ValueError(f"{folder}: is a feature store already; use it as it is")
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in READERS and not file.name.startswith(".") and file.is_file()
-    )
+    files = walk_files(folder, READERS)
     if not files:
         raise ValueError(f"{folder}: holds no file of features, one a video; they are known by {' '.join(READERS)}")
     return [(file.relative_to(folder).with_suffix("").as_posix() if by_path else file.stem, file) for file in files]
