@@ -109,7 +109,9 @@ class BoundaryBatches:
         if not self.kinds or not set(self.kinds) <= set(KINDS):
             raise ValueError(f"kinds are {self.kinds}; expected some of {', '.join(KINDS)}")
         self._sources = _Sources(clips, self.kinds)
-        self._unusable: dict[int, str] = {}  # so that a damaged file costs its time once
+        # So that a file that does not open costs its time once. Of one that is damaged in places only, those frames
+        # that decode are used: whether it has been found out by then must not matter, or a resumed run would differ.
+        self._unusable: dict[int, str] = {}
 
     @property
     def num_alone(self) -> int:
@@ -157,7 +159,8 @@ class BoundaryBatches:
             try:
                 return self._make_of(kind, chosen, rng)
             except _UnusableError as error:
-                self._unusable[error.index] = error.reason
+                if error.lasting:
+                    self._unusable[error.index] = error.reason
                 failed.append((str(self.clips[error.index].path), error.reason))
         return None
 
@@ -167,20 +170,20 @@ class BoundaryBatches:
         plan = draw_plan(kind, self.synthesis, lengths, rng, stride=self.stride, shift=self.shift)
         halves = []
         for index, frames, places_N in zip(chosen, opened, plan.frames, strict=True):
-            with _blame(index):
+            with _blame(index, lasting=False):
                 halves.append(frames.read(places_N))
         clip_LHWC = compose(plan, to_common_size(halves))
         return BoundaryClip(self._crop(clip_LHWC, rng), plan, tuple(self.clips[index] for index in chosen))
 
     def _open(self, index: int) -> ClipFrames:
         if index in self._unusable:
-            raise _UnusableError(index, self._unusable[index])
+            raise _UnusableError(index, self._unusable[index], lasting=True)
         clip, needed = self.clips[index], self.synthesis.frames_needed(self.stride)
-        with _blame(index):
+        with _blame(index, lasting=True):
             frames = ClipFrames(clip, self.form.resize, None if self.frames is None else self.frames[index])
         if frames.num_frames < needed:
             reason = f"{frames.num_frames} frames, and boundary clips with frames {self.stride} apart take {needed}"
-            raise _UnusableError(index, f"{clip.path}: the clip has {reason}")
+            raise _UnusableError(index, f"{clip.path}: the clip has {reason}", lasting=True)
         return frames
 
     def _crop(self, clip_LHWC: FrameArray, rng: np.random.Generator) -> Tensor:
@@ -190,20 +193,20 @@ class BoundaryBatches:
 
 
 class _UnusableError(Exception):
-    """A source clip cannot be used."""
+    """A source clip cannot be used: at all, if that is `lasting`, or with the frames that were to show."""
 
-    def __init__(self, index: int, reason: str) -> None:
+    def __init__(self, index: int, reason: str, *, lasting: bool) -> None:
         super().__init__(reason)
-        self.index, self.reason = index, reason
+        self.index, self.reason, self.lasting = index, reason, lasting
 
 
 @contextmanager
-def _blame(index: int) -> Iterator[None]:
-    """Say which source clip could not be read."""
+def _blame(index: int, *, lasting: bool) -> Iterator[None]:
+    """Say which source clip could not be read. One at which time ran out is not waited for again."""
     try:
         yield
     except (VideoError, OSError) as error:
-        raise _UnusableError(index, str(error)) from error
+        raise _UnusableError(index, str(error), lasting=lasting or isinstance(error, TimeoutError)) from error
 
 
 class _Sources:

@@ -285,6 +285,21 @@ def test_an_unusable_file_is_looked_at_once(bad_clips: list[Clip], monkeypatch: 
     assert Counter(probed)["damaged"] == Counter(probed)["missing"] == Counter(probed)["short"] == 1
 
 
+def test_what_was_found_out_before_changes_nothing(clips: list[Clip], tmp_path: Path) -> None:
+    """Of a file with a damaged end the beginning is used, whether or not the end has been met, as after resuming."""
+    torn = overwrite_packets(write_video(tmp_path / "torn.mp4", 60, fps=10, options={"g": "10"}), range(30, 60))
+    half_good = [*clips[:4], Clip(torn, "a", None, None, "training")]
+    batches = batches_of(half_good)
+    assert [Path(path).stem for path, _ in batches[places(40)].failed]
+    failed: list[tuple[str, str]] = []
+    made = [batches_of(half_good).make(1, index, failed) for index in range(40)]
+    assert torn in {source.path for one in made if one for source in one.sources}
+    assert str(torn) in dict(failed)
+    later, resumed = batches[places(40, epoch=1)], batches_of(half_good)[places(40, epoch=1)]
+    assert torch.equal(later.clips, resumed.clips)
+    assert later.failed == resumed.failed
+
+
 def test_a_batch_may_be_empty(bad_clips: list[Clip]) -> None:
     batches = batches_of(bad_clips[4:])
     batch = batches[places(3)]
