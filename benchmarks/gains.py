@@ -5,6 +5,7 @@ Heads are trained side by side, each on one thread. A head that is in its folder
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -16,6 +17,9 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+
+from pipeline.config import EvaluateConfig
+from pipeline.evaluate import evaluate
 
 TrainHead = Callable[[Path, Path, Path, int], dict[str, Any]]
 """(store, annotations, run folder, seed) to the metrics of a head."""
@@ -56,6 +60,21 @@ def train_heads(
         ]
 
 
+def head_metrics(run: Path, annotations: Path) -> dict[str, Any]:
+    """A head's mAP, the proposals' AUC at the same tIoU thresholds, and the seconds of its training.
+
+    The AUC tells how well segments are placed, whatever their class.
+    """
+    metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text())
+    proposals, _ = evaluate(
+        EvaluateConfig(
+            ground_truth=annotations, predictions=run / "detections.json", task="proposal", tiou=tuple(metrics["tiou"])
+        )
+    )
+    epochs = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return {**metrics, "auc": proposals["auc"], "seconds": sum(epoch["seconds"] for epoch in epochs)}
+
+
 class Comparison(NamedTuple):
     """Rows that are held against others, one pair for each seed of the method; `title` heads its table."""
 
@@ -78,13 +97,13 @@ def gains_of(
 
 
 def print_gains(runs: Sequence[dict[str, Any]], comparison: Comparison) -> None:
-    """A table: for the average mAP and at each tIoU both sides, the gain, and the gain of each seed of the method.
+    """A table: for mAP (average, and at each tIoU) and the proposals' AUC both sides, the gain, and that of each seed.
 
     Two intervals: over the method's seeds, and over the head's. The first leaves out the chance in the heads without
     the method, where these are the same for all its seeds; the second holds it.
     """
-    table = Table(title=f"{comparison.title}: mAP (%), and half-widths of the gain's 95 % interval")
-    for column in ("tIoU", "without", "with", "gain ± over its seeds", "± over head seeds", "gain of each seed"):
+    table = Table(title=f"{comparison.title}: %, and half-widths of the gain's 95 % interval")
+    for column in ("mAP at", "without", "with", "gain ± over its seeds", "± over head seeds", "gain of each seed"):
         table.add_column(column, justify="right")
     sides = [{pair[side] for pair in comparison.pairs} for side in (1, 0)]
     for name, value in _values(runs).items():
@@ -101,6 +120,7 @@ def _values(runs: Sequence[dict[str, Any]]) -> dict[str, Callable[[dict[str, Any
     values: dict[str, Callable[[dict[str, Any]], float]] = {"average": lambda run: float(run["average_map"])}
     for place, tiou in enumerate(runs[0]["tiou"]):
         values[f"{tiou:g}"] = lambda run, place=place: float(run["map"][place])  # type: ignore[misc]
+    values["proposals' AUC"] = lambda run: float(run["auc"])
     return values
 
 

@@ -42,7 +42,7 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from benchmarks.gains import format_interval  # noqa: E402
+from benchmarks.gains import format_interval, head_metrics  # noqa: E402
 from benchmarks.headroom import classes_at  # noqa: E402
 from pipeline import localize  # noqa: E402
 from pipeline.config import LocalizeConfig  # noqa: E402
@@ -148,9 +148,7 @@ def train_head(store: Path, annotations: Path, out: Path, seed: int, *flags: str
     words = ["--config", "gtea/localize_gtad", "--features", str(store), "--annotations", str(annotations)]
     words += ["--out", str(out), "--training.seed", str(seed), *flags]
     localize.run(parse("localize", LocalizeConfig, words))
-    metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
-    epochs = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return {**metrics, "seconds": sum(epoch["seconds"] for epoch in epochs)}
+    return head_metrics(out, annotations)
 
 
 # --- Classifiers of rows ----------------------------------------------------------------------------------------------

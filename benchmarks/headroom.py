@@ -38,7 +38,7 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from benchmarks.gains import format_interval  # noqa: E402
+from benchmarks.gains import format_interval, head_metrics  # noqa: E402
 from encoders import Encoder, build_encoder  # noqa: E402
 from encoders.weights import save_weights  # noqa: E402
 from pipeline import extract, localize, pretrain  # noqa: E402
@@ -246,9 +246,7 @@ def train_head(store: Path, annotations: Path, out: Path, seed: int) -> dict[str
     words = ["--config", "demo/localize", "--features", str(store), "--annotations", str(annotations)]
     words += ["--out", str(out), "--training.seed", str(seed)]
     localize.run(parse("localize", LocalizeConfig, words))
-    metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
-    epochs = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return {**metrics, "seconds": sum(epoch["seconds"] for epoch in epochs)}
+    return head_metrics(out, annotations)
 
 
 def _print_table(results: dict[str, list[dict[str, Any]]]) -> None:
