@@ -370,6 +370,8 @@ class LofiTrainConfig:
     batch_norm: Literal["frozen", "train"] = "frozen"
     """`frozen`: the encoder's batch normalisation keeps the statistics that it starts with. `train`: it uses those of
     each batch and goes on averaging them."""
+    encoder_lr: float | None = None
+    """The encoder's learning rate. Left out: `training.lr`, which then is that of encoder and head."""
     recompute: int | None = None
     """Keep the activations of this many snippets at a time, and compute them again for the backward pass: the same
     gradients in far less memory, for about a third more time. Left out: keep all."""

@@ -11,7 +11,8 @@ a new head on the frozen encoder at full fidelity. The head of this stage has th
 Which fidelity is when, `pipeline.fidelity` says; or `pipeline.memory_budget`, where an amount of memory is given. Steps
 may be made of several batches to save memory; G-TAD's losses, which weigh positives against negatives within a batch,
 are then not quite those of the whole step. What the paper leaves open is decided so: the head has the encoder's
-optimiser; batch normalisation keeps its statistics; the weights are those of the last epoch.
+optimiser and, unless told otherwise, its learning rate; batch normalisation keeps its statistics; the weights are those
+of the last epoch.
 
 Shapes: B videos, T snippets of a video, L frames of a snippet, C channels, H W pixels.
 """
@@ -233,7 +234,8 @@ def _train(config: LofiTrainConfig, model: EndToEnd, batches: VideoBatches, fail
 
     training = config.training
     loader = load_batches(batches, training.batch_size, shuffle_seed=training.seed, num_workers=training.num_workers)
-    line = fit(model, losses, loader, None, run=config.out, training=training, failed=failed)
+    rates = {} if config.encoder_lr is None else {"encoder": config.encoder_lr}
+    line = fit(model, losses, loader, None, run=config.out, training=training, failed=failed, learning_rates=rates)
     if "train_loss" not in line:
         raise ValueError(
             f"{config.videos}: none of {len(batches)} videos can be decoded: {next(iter(failed.values()))}"

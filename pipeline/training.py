@@ -21,7 +21,7 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -158,6 +158,7 @@ def fit(
     training: TrainingConfig,
     best: Best = LOWEST_LOSS,
     failed: dict[str, str] | None = None,
+    learning_rates: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Train `model` in place, going on from `run`/last.ckpt if there is one.
 
@@ -171,6 +172,7 @@ def fit(
         training: the options.
         best: which metric chooses the epoch.
         failed: to be filled with what batches, empty ones too, name in their `failed`: (file, reason).
+        learning_rates: of the model's parts that have another one than `training.lr`, by their name in it.
 
     Returns:
         The line of `run`/log.jsonl of the epoch whose weights the model has.
@@ -180,7 +182,7 @@ def fit(
     """
     loaders = {"train": train} if validation is None else {"train": train, "val": validation}
     places = {stage: _places(loader) for stage, loader in loaders.items()}
-    task = _Task(model, losses, training, places, failed={} if failed is None else failed)
+    task = _Task(model, losses, training, places, learning_rates or {}, {} if failed is None else failed)
     monitored = best if validation is not None and training.keep == "best" else None
     with _lightning_kept_quiet():
         trainer = lightning.Trainer(
@@ -240,7 +242,7 @@ class _Task(lightning.LightningModule):
         losses: Losses,
         training: TrainingConfig,
         places: dict[str, EpochBatches],
-        *,
+        learning_rates: Mapping[str, float],
         failed: dict[str, str],
     ) -> None:
         super().__init__()
@@ -248,6 +250,7 @@ class _Task(lightning.LightningModule):
         self.losses = losses
         self.options = training
         self.places = places
+        self.learning_rates = learning_rates
         self.failed = failed
 
     def setup(self, stage: str) -> None:
@@ -256,7 +259,7 @@ class _Task(lightning.LightningModule):
         self.steps_per_epoch = math.ceil(len(self.places["train"]) / self.options.accumulate)
 
     def configure_optimizers(self) -> Any:
-        optimizer = _build_optimizer(self.model, self.options)
+        optimizer = _build_optimizer(self.model, self.options, self.learning_rates)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor_at)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -388,13 +391,25 @@ def _checkpoint(run: Path, name: str, best: Best | None) -> ModelCheckpoint:
     )
 
 
-def _build_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
-    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def _build_optimizer(
+    model: nn.Module, training: TrainingConfig, learning_rates: Mapping[str, float]
+) -> torch.optim.Optimizer:
+    learned = _parameter_groups(model, learning_rates)
     common: dict[str, Any] = {"lr": training.lr, "weight_decay": training.weight_decay}
     if training.optimizer == "sgd":
         return torch.optim.SGD(learned, momentum=training.momentum, **common)
     adaptive = torch.optim.Adam if training.optimizer == "adam" else torch.optim.AdamW
     return adaptive(learned, **common)
+
+
+def _parameter_groups(model: nn.Module, learning_rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """What is learnt: first, with the common learning rate, all that is not in a part with one of its own."""
+    groups: list[dict[str, Any]] = [{"params": []}, *({"params": [], "lr": lr} for lr in learning_rates.values())]
+    group_of = dict(zip(learning_rates, groups[1:], strict=True))
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            group_of.get(name.partition(".")[0], groups[0])["params"].append(parameter)
+    return groups
 
 
 def _accelerator(device: str, devices: int) -> str:

@@ -131,6 +131,12 @@ def test_batch_normalisation_can_be_trained(config: LofiTrainConfig) -> None:
     assert {"network.bn1.running_mean", "network.bn1.running_var", "network.bn1.weight"} <= moved(config)
 
 
+def test_the_encoder_can_learn_more_slowly_than_the_head(config: LofiTrainConfig) -> None:
+    lofi.run(replace(config, encoder_lr=0.0))
+    assert moved(config) == set()
+    assert json.loads((config.out / "log.jsonl").read_text().splitlines()[0])["lr"] == TRAINING.lr
+
+
 def test_it_learns(config: LofiTrainConfig) -> None:
     training = replace(TRAINING, epochs=8, optimizer="adam", lr=2e-3, lr_schedule="constant")
     lofi.run(replace(config, schedule="temporal", mirror=False, training=training))

@@ -109,6 +109,30 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, ema: float | No
     assert untimed(whole_line) == untimed(resumed_line)
 
 
+def test_a_part_with_a_learning_rate_of_its_own(tmp_path: Path) -> None:
+    """After one step of SGD, the first layer has moved by a tenth of what it moves otherwise, the rest as otherwise."""
+    training = replace(TRAINING, optimizer="sgd", momentum=0.0, weight_decay=0.0, lr=50.0, epochs=1, batch_size=10)
+    change: dict[str, list[Tensor]] = {}
+    for name, rates in (("one", {}), ("two", {"0": 5.0})):
+        (tmp_path / name).mkdir()
+        model = build()
+        start = [parameter.detach().clone() for parameter in model.parameters()]
+        fit(
+            model,
+            losses,
+            load_batches(Points(), 10),
+            None,
+            run=tmp_path / name,
+            training=training,
+            learning_rates=rates,
+        )
+        change[name] = [(end - begin).detach() for end, begin in zip(model.parameters(), start, strict=True)]
+    assert change["one"][0].abs().max() > 1e-2
+    factors = [0.1, 0.1, 1, 1, 1, 1]  # weight and bias of each layer
+    for factor, one, two in zip(factors, change["one"], change["two"], strict=True):
+        torch.testing.assert_close(two, factor * one, rtol=1e-3, atol=1e-5)
+
+
 def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
     first, _ = train(tmp_path, TRAINING)
     second, _ = train(tmp_path, TRAINING, killed_at(0))
