@@ -1,7 +1,7 @@
 """What BSP gains: the same head on features of a classification encoder, and on these beside a BSP encoder's, paired.
 
-    python benchmarks/bsp_gain.py OUT [--size ablation] [--seed 0] [--bsp-seeds 5] [--head-seeds 3] [--workers 2]
-        [--bsp-flags "--training.epochs 30"]
+    python benchmarks/bsp_gain.py OUT [--size ablation] [--seed 0] [--bsp-seeds 5] [--acp-seeds 5]
+        [--head-seeds 3] [--workers 2] [--bsp-flags "--training.epochs 30"]
 
 vanilla  features of an encoder that classifies the trimmed clips (`benchmarks/headroom.py`)
 bspN     these and the features of a boundary-sensitive encoder, side by side (two-stream); configs/demo/bsp-synth.yaml
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--size", choices=[*SIZES], default="ablation")
     parser.add_argument("--seed", type=int, default=0, help="of the data and of the classification encoder's training")
     parser.add_argument("--bsp-seeds", type=int, default=5)
+    parser.add_argument("--acp-seeds", type=int, default=5)
     parser.add_argument("--head-seeds", type=int, default=3)
     parser.add_argument("--bsp-flags", default="", help="override BSP's config")
     parser.add_argument("--workers", type=int, default=2, help="heads trained side by side")
@@ -52,24 +53,30 @@ def main() -> None:
     setting = Setting(options.out, options.seed, clip_epochs=30, frame_epochs=0)
     if not setting.annotations.exists():
         write_dataset(options.out / "data", size=options.size, seed=options.seed)
-    seeds = range(options.bsp_seeds)
-    part = Part(options.out, setting.annotations, _stores(setting, seeds, shlex.split(options.bsp_flags)))
+    flags = shlex.split(options.bsp_flags)
+    part = Part(options.out, setting.annotations, _stores(setting, options.bsp_seeds, options.acp_seeds, flags))
     runs = train_heads([part], range(options.head_seeds), headroom.train_head, options.workers)
     (options.out / "bsp_gain.json").write_text(json.dumps(runs, indent=2) + "\n", encoding="utf-8")
-    for title, row, base in (
-        ("Two-stream with BSP over one classification encoder", "bsp{}", "vanilla"),
-        ("Two classification encoders over one", "acp{}", "vanilla"),
-        ("Two-stream with BSP over two classification encoders", "bsp{}", "acp{}"),
+    for title, row, base, num_seeds in (
+        ("Two-stream with BSP over one classification encoder", "bsp{}", "vanilla", options.bsp_seeds),
+        ("Two classification encoders over one", "acp{}", "vanilla", options.acp_seeds),
+        (
+            "Two-stream with BSP over two classification encoders",
+            "bsp{}",
+            "acp{}",
+            min(options.bsp_seeds, options.acp_seeds),
+        ),
     ):
-        print_gains(runs, Comparison(title, [(row.format(seed), base.format(seed)) for seed in seeds]))
+        print_gains(runs, Comparison(title, [(row.format(seed), base.format(seed)) for seed in range(num_seeds)]))
 
 
-def _stores(setting: Setting, seeds: Sequence[int], flags: Sequence[str]) -> dict[str, Path]:
+def _stores(setting: Setting, bsp_seeds: int, acp_seeds: int, flags: Sequence[str]) -> dict[str, Path]:
     vanilla = headroom.classification(setting, setting.out / "classification")
     stores = {"vanilla": vanilla}
-    for seed in seeds:
+    for seed in range(bsp_seeds):
         boundary = _train_on_boundaries(setting, setting.out / f"bsp{seed}" / "encoder", seed, flags)
         stores[f"bsp{seed}"] = _two_stream(setting, setting.out / f"bsp{seed}", vanilla, boundary)
+    for seed in range(acp_seeds):
         out = setting.out / f"acp{seed}" / "encoder"
         second = headroom.train_on_clips(setting, out, setting.seed + SECOND_ENCODERS + seed)
         stores[f"acp{seed}"] = _two_stream(setting, setting.out / f"acp{seed}", vanilla, second)

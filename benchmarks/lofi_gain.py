@@ -1,7 +1,7 @@
 """What LoFi gains: the same head on features of a classification encoder, and of that encoder trained on, paired.
 
-    python benchmarks/lofi_gain.py OUT [--size ablation] [--seed 0] [--lofi-seeds 5] [--head-seeds 3] [--workers 2]
-        [--schedules long spatial] [--lofi-flags "--training.epochs 9"]
+    python benchmarks/lofi_gain.py OUT [--size ablation] [--seed 0] [--lofi-seeds 5] [--acp-plus-seeds 5]
+        [--head-seeds 3] [--workers 2] [--schedules long spatial] [--lofi-flags "--training.epochs 9"]
 
 acp        features of an encoder that classifies the trimmed clips (`benchmarks/headroom.py`)
 SCHEDULEN  of that encoder, trained on end to end with a head and the training videos' segments, at low fidelity
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--size", choices=[*SIZES], default="ablation")
     parser.add_argument("--seed", type=int, default=0, help="of the data and of the classification encoder's training")
     parser.add_argument("--lofi-seeds", type=int, default=5)
+    parser.add_argument("--acp-plus-seeds", type=int, default=5)
     parser.add_argument("--head-seeds", type=int, default=3)
     parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=["long"])
     parser.add_argument("--lofi-flags", default="", help="override LoFi's config")
@@ -53,31 +54,34 @@ def main() -> None:
     setting = Setting(options.out, options.seed, clip_epochs=30, frame_epochs=0)
     if not setting.annotations.exists():
         write_dataset(options.out / "data", size=options.size, seed=options.seed)
-    seeds, flags = range(options.lofi_seeds), shlex.split(options.lofi_flags)
-    part = Part(options.out, setting.annotations, _stores(setting, seeds, options.schedules, flags))
+    part = Part(options.out, setting.annotations, _stores(setting, options))
     runs = train_heads([part], range(options.head_seeds), headroom.train_head, options.workers)
     (options.out / "lofi_gain.json").write_text(json.dumps(runs, indent=2) + "\n", encoding="utf-8")
-    for comparison in _comparisons(options.schedules, seeds):
+    for comparison in _comparisons(options):
         print_gains(runs, comparison)
 
 
-def _comparisons(schedules: Sequence[str], seeds: Sequence[int]) -> Iterator[Comparison]:
-    for row in schedules:
+def _comparisons(options: argparse.Namespace) -> Iterator[Comparison]:
+    seeds, plus_seeds = range(options.lofi_seeds), range(options.acp_plus_seeds)
+    for row in options.schedules:
         yield Comparison(f"LoFi ({row}) over ACP", [(f"{row}{seed}", "acp") for seed in seeds])
-    yield Comparison("ACP+ over ACP", [(f"acp+{seed}", "acp") for seed in seeds])
-    for row in schedules:
-        yield Comparison(f"LoFi ({row}) over ACP+", [(f"{row}{seed}", f"acp+{seed}") for seed in seeds])
+    yield Comparison("ACP+ over ACP", [(f"acp+{seed}", "acp") for seed in plus_seeds])
+    for row in options.schedules:
+        both = range(min(len(seeds), len(plus_seeds)))
+        yield Comparison(f"LoFi ({row}) over ACP+", [(f"{row}{seed}", f"acp+{seed}") for seed in both])
 
 
-def _stores(setting: Setting, seeds: Sequence[int], schedules: Sequence[str], flags: Sequence[str]) -> dict[str, Path]:
+def _stores(setting: Setting, options: argparse.Namespace) -> dict[str, Path]:
     """Each row's features."""
     stores = {"acp": headroom.classification(setting, setting.out / "classification")}
     start = setting.out / "classification" / "encoder"
-    for seed in seeds:
-        for schedule in schedules:
+    for seed in range(options.lofi_seeds):
+        for schedule in options.schedules:
             row = setting.out / f"{schedule}{seed}"
-            _train_end_to_end(setting, start, row / "encoder", seed, ["--schedule", schedule, *flags])
+            flags = ["--schedule", schedule, *shlex.split(options.lofi_flags)]
+            _train_end_to_end(setting, start, row / "encoder", seed, flags)
             stores[row.name] = headroom.extract_features(setting, row, row / "encoder")
+    for seed in range(options.acp_plus_seeds):
         row = setting.out / f"acp+{seed}"
         _train_on_segments(setting, start, row / "encoder", seed)
         stores[row.name] = headroom.extract_features(setting, row, row / "encoder")
