@@ -171,7 +171,8 @@ def fit(
         run: run folder.
         training: the options.
         best: which metric chooses the epoch.
-        failed: to be filled with what batches, empty ones too, name in their `failed`: (file, reason).
+        failed: to be filled with what batches, empty ones too, name in their `failed`: (file, reason); of an
+            interrupted run, also with what they named before.
         learning_rates: of the model's parts that have another one than `training.lr`, by their name in it.
 
     Returns:
@@ -267,6 +268,12 @@ class _Task(lightning.LightningModule):
         warm_up_steps = self.options.warmup_epochs * self.steps_per_epoch
         warm_up = min(1.0, (step + 1) / warm_up_steps) if warm_up_steps else 1.0
         return warm_up * lr_factor(self.options, step / self.steps_per_epoch)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["failed"] = dict(self.failed)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.failed.update(checkpoint["failed"])
 
     def on_train_epoch_start(self) -> None:
         process = [self.global_rank] if self.global_rank else []  # each draws its own dropout
