@@ -24,7 +24,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
 from pipeline.data.clips import Clip
 from pipeline.data.decoder_process import DecoderProcess
@@ -165,7 +164,7 @@ class ClipFrames:
         if decoded is not None:
             self.num_frames = len(decoded)
             return
-        with time_limit_in_worker(TIME_LIMIT_S, clip.path):
+        with time_limit(TIME_LIMIT_S, clip.path):
             self._info = _packet_table(clip.path)
             self._first, behind = frame_range(self._info, clip)
         self.num_frames = behind - self._first
@@ -174,7 +173,7 @@ class ClipFrames:
         """The frames (L, H, W, 3) at these places of the clip; no others are converted. Errors as above."""
         if self._decoded is not None:
             return self._decoded[places]
-        with time_limit_in_worker(TIME_LIMIT_S, self._clip.path):
+        with time_limit(TIME_LIMIT_S, self._clip.path):
             return read_clip(self._clip.path, self._first + places, resize=self._resize, info=self._info)
 
 
@@ -279,9 +278,9 @@ def _num_bytes(info: VideoInfo, clip: Clip, resize: int) -> float:
 
 
 @contextmanager
-def time_limit_in_worker(seconds: float, path: Path) -> Iterator[None]:
-    """End the decoding of one file in a data worker after so long; without a worker, or on Windows, never."""
-    if get_worker_info() is None or not hasattr(signal, "setitimer"):
+def time_limit(seconds: float, path: Path) -> Iterator[None]:
+    """End the decoding of one file after so long; in other threads than a process's first, or on Windows, never."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
 
@@ -290,9 +289,10 @@ def time_limit_in_worker(seconds: float, path: Path) -> Iterator[None]:
         raise TimeoutError(f"{path}: no snippet after {seconds:g} s of decoding; look whether the file plays")
 
     previous = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    others = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+        signal.setitimer(signal.ITIMER_REAL, *others)

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.clip_batches import FrameArray, time_limit_in_worker
+from pipeline.clip_batches import FrameArray, time_limit
 from pipeline.data.annotations import Video
 from pipeline.data.frame_cache import FrameCache
 from pipeline.data.snippets import Sampling, sample_snippets
@@ -112,7 +112,7 @@ class VideoBatches:
 
     def _sample(self, epoch: int, index: int, fidelity: Fidelity) -> _Sample:
         path, video = self.files[index]
-        with time_limit_in_worker(TIME_LIMIT_S, path):
+        with time_limit(TIME_LIMIT_S, path):
             info = probe_video(path)
             sampling = replace(self.sampling, num_snippets=fidelity.num_snippets)
             indices_TL, _ = sample_snippets(info.timestamps, info.duration, sampling)

@@ -1,13 +1,15 @@
 """Training batches of trimmed clips: which frames, which pixels, what becomes of clips that do not decode."""
 
+import signal
+import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import get_worker_info
 from video_files import read_indices, write_video
 
 import pipeline.clip_batches as module
@@ -189,22 +191,46 @@ def test_what_fits_in_memory(clips: list[Clip], monkeypatch: pytest.MonkeyPatch)
     assert fits_in_memory(clips[2:], 32)  # nothing decodes: to be told by decoding
 
 
-class HangingInWorkers(ClipBatches):
-    """In a worker process, its first clip never comes."""
+class Hanging(ClipBatches):
+    """Its first clip never comes."""
 
     def _read(self, index, *how):  # type: ignore[no-untyped-def]
-        if index == 0 and get_worker_info() is not None:
-            with module.time_limit_in_worker(0.2, self.clips[0].path):
+        if index == 0:
+            with module.time_limit(0.2, self.clips[0].path):
                 time.sleep(60)
         return super()._read(index, *how)
 
 
 @pytest.mark.slow
-def test_workers_give_the_same_batches_and_do_not_hang(clips: list[Clip]) -> None:
-    batches = HangingInWorkers(clips, [0, 1, 0], FORM, augmentation=NO_MIRROR)
+def test_workers_give_the_same_batches_and_nothing_hangs(clips: list[Clip]) -> None:
+    batches = Hanging(clips, [0, 1, 0], FORM, augmentation=NO_MIRROR)
     here, there = (list(load_batches(batches, 2, num_workers=number)) for number in (0, 1))
-    assert [batch.labels.tolist() for batch in here] == [[0, 1], []]
+    for one, other in zip(here, there, strict=True):
+        assert torch.equal(one.clips, other.clips)
+        assert one.failed == other.failed != []
     assert [batch.labels.tolist() for batch in there] == [[1], []]
-    assert torch.equal(here[0].clips[1], there[0].clips[0])
-    assert here[1].failed == there[1].failed != []
     assert "whole.mp4: no snippet after 0.2 s of decoding" in there[0].failed[0][1]
+
+
+def test_a_time_limit_leaves_other_alarms_and_threads_alone(tmp_path: Path) -> None:
+    before = signal.getitimer(signal.ITIMER_REAL)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 500)
+        handler = signal.getsignal(signal.SIGALRM)
+        with module.time_limit(0.1, tmp_path):
+            assert signal.getitimer(signal.ITIMER_REAL)[0] < 1
+        assert signal.getsignal(signal.SIGALRM) is handler
+        assert 400 < signal.getitimer(signal.ITIMER_REAL)[0] <= 500
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *before)
+    passed = []
+
+    def in_a_thread() -> None:
+        with module.time_limit(0.01, tmp_path):
+            time.sleep(0.1)
+        passed.append(True)
+
+    thread = threading.Thread(target=in_a_thread)
+    thread.start()
+    thread.join()
+    assert passed
