@@ -53,7 +53,10 @@ class BoundaryClip(NamedTuple):
 def make_synthesis(config: SynthesisConfig, num_frames: int) -> Synthesis:
     """The options for an encoder that sees `num_frames` frames. ValueError if they do not fit."""
     if num_frames < 2 or num_frames % 2:
-        raise ValueError(f"boundary clips have an even number of frames, and the encoder sees {num_frames}")
+        raise ValueError(
+            f"boundary clips have an even number of frames, and the encoder sees {num_frames}: give num_frames, such "
+            "as the paper's 8"
+        )
     if config.tau is not None and 2 * config.tau != num_frames:
         raise ValueError(
             f"synthesis.tau {config.tau} makes boundary clips of {2 * config.tau} frames, and the encoder sees "

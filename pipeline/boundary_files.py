@@ -15,9 +15,8 @@ import io
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -40,20 +39,40 @@ COLUMNS = (
 )
 
 
-class _Written(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class _Written:
+    """What is said of one file, in a class that no data loader takes for a batch."""
+
     row: tuple[str, ...]
     on_sheet: Row | None
     failed: list[tuple[str, str]]
 
 
-def write_boundary_clips(out: Path, batches: BoundaryBatches, count: int, *, num_workers: int = 1) -> dict[str, str]:
+@dataclass(frozen=True, eq=False)
+class _Files:
+    """Boundary clips that are written where they are asked for, for `load_batches`."""
+
+    out: Path
+    batches: BoundaryBatches
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, places: list[tuple[int, int]]) -> _Written:
+        """The file of one place."""
+        [(_, index)] = places
+        return _write_one(self.out, self.batches, index)
+
+
+def write_boundary_clips(out: Path, batches: BoundaryBatches, count: int, *, num_workers: int = 0) -> dict[str, str]:
     """Write the first `count` boundary clips of epoch 0, their table and the contact sheets.
 
     Args:
         out: folder; what is there of an earlier call is written again.
         batches: what makes the clips; their kinds take turns.
         count: how many.
-        num_workers: threads that make and encode clips.
+        num_workers: processes that make and encode clips; 0 does it here.
 
     Returns:
         Source files that could not be used, with the reason.
@@ -69,17 +88,19 @@ def write_boundary_clips(out: Path, batches: BoundaryBatches, count: int, *, num
     failed: dict[str, str] = {}
     rows: list[tuple[str, ...]] = []
     sheets: dict[str, list[Row]] = defaultdict(list)
-    with ThreadPoolExecutor(max(1, num_workers)) as pool:
-        written = pool.map(lambda index: _write_one(out, batches, index), range(count))
-        for one in track(written, "writing boundary clips", total=count, console=Console(stderr=True)):
-            failed.update(one.failed)
-            if one.row:
-                rows.append(one.row)
-            if one.on_sheet is not None:
-                sheets[one.row[1]].append(one.on_sheet)
+    from pipeline.training import load_batches  # not above: no data worker imports Lightning
+
+    written = load_batches(_Files(out, batches, count), 1, num_workers=num_workers)
+    for one in track(written, "writing boundary clips", total=count, console=Console(stderr=True)):
+        failed.update(one.failed)
+        if one.row:
+            rows.append(one.row)
+        if one.on_sheet is not None:
+            sheets[one.row[1]].append(one.on_sheet)
     for name, shown in sheets.items():
         write_contact_sheet(out / f"{name}.png", shown)
     _write_table(out / TABLE, rows)
+    print(f"{len(rows)} of {count} boundary clips are in {out}")
     return failed
 
 

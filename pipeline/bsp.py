@@ -8,6 +8,7 @@ beside what every run folder holds (`pipeline.run_folder`). What the encoder lea
 
     --task classification                   which kind of boundary a clip has, if any (section 3.3; the default)
     --task regression                       when the change comes
+    --task none                             nothing: with --write, the clips are all that is made
     --integration two-head                  kinds of boundary clips and actions of real ones (Fig. 3b)
     --integration distillation              actions, and the features of two trained encoders (Fig. 3c)
 
@@ -17,6 +18,7 @@ The paper's best integration, two-stream (Fig. 3a), needs no training: extract w
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -40,6 +42,7 @@ from pipeline.clip_training import (
     build_rgb_encoder,
     clip_form,
     decode_if_small,
+    leave_finished,
     list_skipped,
     load_encoder,
     read_clip_sets,
@@ -57,17 +60,19 @@ BOUNDARY_CLIPS = "boundary_clips"
 
 
 def run(config: BspConfig) -> int:
-    """Train and save. An interrupted run goes on, a finished one is left as it is. Returns the exit code.
+    """Train and save. An interrupted run goes on, a finished one is left as it is.
+
+    Returns 1 if clips could not be used (listed; it was trained on the others), else 0.
 
     Raises:
         ValueError: clips that give no such boundaries, no such encoder, weights or teachers, or a run with other
             options.
         FileNotFoundError: no clips, no teacher.
     """
-    begin_run(config.out, config)
+    if begin_run(config.out, config):
+        shutil.rmtree(config.out / BOUNDARY_CLIPS, ignore_errors=True)  # of a run that was stopped early
     if is_finished(config.out):
-        print(f"{config.out} is finished, its metrics are in {METRICS}; delete the folder to train again")
-        return 0
+        return leave_finished(config.out)
     train, val = read_clip_sets(config)
     encoder = build_rgb_encoder(config)
     synthesis = make_synthesis(config.synthesis, encoder.num_frames)
@@ -77,17 +82,17 @@ def run(config: BspConfig) -> int:
     train, val = decode_if_small(config, encoder.resize, train, val, failed)
     mixing = Mixing(config, clip_form(encoder), synthesis, actions)
     boundary = mixing.boundary(train)
-    if config.write is not None and not (config.out / BOUNDARY_CLIPS / TABLE).exists():
-        failed |= write_boundary_clips(
-            config.out / BOUNDARY_CLIPS, boundary, config.write, num_workers=config.training.num_workers
-        )
     # Frames in memory are not copied to other processes.
     num_workers = config.training.num_workers if train.frames is None else 0
+    if config.write is not None and not (config.out / BOUNDARY_CLIPS / TABLE).exists():
+        failed |= write_boundary_clips(config.out / BOUNDARY_CLIPS, boundary, config.write, num_workers=num_workers)
+    if config.task == "none":
+        write_json(config.out / METRICS, {"task": config.task, "kinds": list(config.kinds), "skipped": failed})
+        return list_skipped(failed)
     sources = mixing.training(boundary, train), mixing.validation(val)
     line, scores = _train(config, learning, *sources, failed, num_workers=num_workers)
     save_encoder(config.out, encoder, kinds=list(config.kinds), labels=list(actions))
-    _report(config, line, scores, failed)
-    return 0
+    return _report(config, line, scores, failed)
 
 
 # --- What is learnt ---------------------------------------------------------------------------------------------------
@@ -266,9 +271,8 @@ def _train(
     return line, logged | scores
 
 
-def _report(config: BspConfig, line: Mapping[str, Any], scores: Mapping[str, Any], failed: Mapping[str, str]) -> None:
-    """Scores on stdout and, last of all files, in the run folder; what was skipped on stderr."""
-    list_skipped(failed)
+def _report(config: BspConfig, line: Mapping[str, Any], scores: Mapping[str, Any], failed: Mapping[str, str]) -> int:
+    """Scores on stdout and, last of all files, in the run folder; what was skipped on stderr. The exit code."""
     if scores:
         said = ", ".join(f"{name} {value:.4g}" for name, value in scores.items() if isinstance(value, float))
         print(f"on the validation clips, after epoch {line['epoch']}: {said}")
@@ -283,3 +287,4 @@ def _report(config: BspConfig, line: Mapping[str, Any], scores: Mapping[str, Any
         "skipped": dict(failed),
     }
     write_json(config.out / METRICS, metrics)
+    return list_skipped(failed)

@@ -20,7 +20,7 @@ from pipeline.data.annotations import format_blemishes
 from pipeline.data.clips import Clip, read_clips
 from pipeline.data.features import ENCODER_WEIGHTS
 from pipeline.data.files import write_json
-from pipeline.run_folder import read_run_json
+from pipeline.run_folder import METRICS, read_run_json
 
 ENCODER = "encoder.json"
 
@@ -141,9 +141,16 @@ def load_encoder(run: Path, *, made_by: str) -> Encoder:
     return build_encoder(**described["encoder"], weights=run)
 
 
-def list_skipped(failed: Mapping[str, str]) -> None:
-    """Say on stderr which clips were left out, and why."""
+def list_skipped(failed: Mapping[str, str]) -> int:
+    """Say on stderr which clips were left out, and why. Returns the exit code of a training without them."""
     if failed:
-        print(f"{len(failed)} clips could not be decoded and were skipped:", file=sys.stderr)
+        print(f"{len(failed)} clips could not be used and were skipped; the others were:", file=sys.stderr)
     for reason in failed.values():
         print(f"  {reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def leave_finished(run: Path) -> int:
+    """Say that a run is finished, and what it had skipped. Returns the exit code that it had."""
+    print(f"{run} is finished, its metrics are in {METRICS}; delete the folder to train again")
+    return list_skipped(read_run_json(run / METRICS, made_by="pipeline")["skipped"])

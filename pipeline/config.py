@@ -188,8 +188,9 @@ BoundaryKind = Literal["diff-class", "same-class", "diff-speed", "same-speed"]
 class BspConfig(ClipTrainingConfig):
     """Trimmed clips to boundary clips, and to the weights of an encoder that feels boundaries (BSP)."""
 
-    task: Literal["classification", "regression"] = "classification"
-    """What is learnt of boundary clips: their kind, or, frame by frame, how near the change point is."""
+    task: Literal["classification", "regression", "none"] = "classification"
+    """What is learnt of boundary clips: their kind, or, frame by frame, how near the change point is. `none`: nothing;
+    the clips of `write` are all that is made."""
     kinds: tuple[BoundaryKind, ...] = ("diff-class", "same-class", "diff-speed", "same-speed")
     """Kinds that are made, with commas, equally many of each; same-speed is no boundary. The paper also tries
     each other one against same-speed, and regression on each one alone."""
@@ -220,6 +221,8 @@ class BspConfig(ClipTrainingConfig):
             raise ValueError(f"kinds are {kinds}; to classify takes two different ones or more")
         if len(set(self.kinds)) < len(self.kinds):
             raise ValueError(f"kinds are {kinds}; expected each of them once")
+        if self.task == "none" and self.write is None:
+            raise ValueError("task none makes nothing but the clips of write: give --write N, or leave task out")
         if self.integration != "none" and self.task != "classification":
             raise ValueError(f"integration {self.integration} classifies kinds: leave task out")
         teachers = sum(teacher is not None for teacher in (self.action_teacher, self.boundary_teacher))

@@ -28,6 +28,7 @@ from pipeline.clip_training import (
     build_rgb_encoder,
     clip_form,
     decode_if_small,
+    leave_finished,
     list_skipped,
     read_clip_sets,
     save_encoder,
@@ -42,7 +43,9 @@ CLASSIFIER_WEIGHTS = "classifier.safetensors"
 
 
 def run(config: PretrainConfig) -> int:
-    """Train and save. An interrupted run goes on, a finished one is left as it is. Returns the exit code.
+    """Train and save. An interrupted run goes on, a finished one is left as it is.
+
+    Returns 1 if clips could not be used (listed; it was trained on the others), else 0.
 
     Raises:
         ValueError: clips that cannot be learnt from, no such encoder or weights, or a run with other options.
@@ -50,8 +53,7 @@ def run(config: PretrainConfig) -> int:
     """
     begin_run(config.out, config)
     if is_finished(config.out):
-        print(f"{config.out} is finished, its metrics are in {METRICS}; delete the folder to train again")
-        return 0
+        return leave_finished(config.out)
     train, val = read_clip_sets(config)
     labels = _labels(config, train)
     classifier = _build(config, len(labels))
@@ -60,8 +62,7 @@ def run(config: PretrainConfig) -> int:
     line = _train(config, classifier, train, val, labels, failed)
     save_encoder(config.out, classifier.encoder, labels=list(labels))
     save_weights(classifier.linear, config.out / CLASSIFIER_WEIGHTS)
-    _report(config, line, failed)
-    return 0
+    return _report(config, line, failed)
 
 
 def _labels(config: PretrainConfig, train: ClipSet) -> tuple[str, ...]:
@@ -138,12 +139,12 @@ def _batches(
     return batches
 
 
-def _report(config: PretrainConfig, line: dict[str, Any], failed: dict[str, str]) -> None:
-    """Metrics on stdout and, last of all files, in the run folder; what was skipped on stderr."""
-    list_skipped(failed)
+def _report(config: PretrainConfig, line: dict[str, Any], failed: dict[str, str]) -> int:
+    """Metrics on stdout and, last of all files, in the run folder; what was skipped on stderr. The exit code."""
     if "val_top1" in line:
         print(f"top-1 accuracy {line['val_top1']:6.2f} % on the validation clips, after epoch {line['epoch']}")
     else:
         print("there are no validation clips to score on; the weights are those of the last epoch")
     metrics = {"top1": line.get("val_top1"), "epoch": line["epoch"], "skipped": failed}
     write_json(config.out / METRICS, metrics)
+    return list_skipped(failed)

@@ -29,7 +29,7 @@ LAST_CHECKPOINT = "last.ckpt"
 _FREE_TO_CHANGE = ("out", "training.device", "training.num_workers")
 
 
-def begin_run(run: Path, config: Any) -> None:
+def begin_run(run: Path, config: Any) -> bool:
     """Make the run folder with its config, or go on with the one there.
 
     A run that has not come to its first checkpoint has nothing to lose, and is begun anew with whatever options.
@@ -38,20 +38,25 @@ def begin_run(run: Path, config: Any) -> None:
         run: the folder.
         config: the stage's options, a dataclass of `pipeline.config`.
 
+    Returns:
+        Whether nothing in the folder was made with these options.
+
     Raises:
         ValueError: the folder holds a run with other options, or other files.
     """
     path, options = run / CONFIG, _plain(dataclasses.asdict(config))
     if path.exists() and ((run / LAST_CHECKPOINT).exists() or is_finished(run)):
         _refuse_other_options(run, _read_yaml(path), options)
-        return
+        return False
     if not path.exists() and run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise ValueError(f"{run} holds something else than a run (no {CONFIG}); give another --out")
     run.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(options, sort_keys=False)
     # Processes that are started to train along find it there: were they to write it as well, they would collide.
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
+    is_new = not path.exists() or path.read_text(encoding="utf-8") != text
+    if is_new:
         write_text(path, text)
+    return is_new
 
 
 def is_finished(run: Path) -> bool:

@@ -352,7 +352,7 @@ def test_options_become_a_synthesis() -> None:
 @pytest.mark.parametrize(
     ("options", "num_frames", "message"),
     [
-        ({}, 7, "even number of frames, and the encoder sees 7"),
+        ({}, 7, "even number of frames, and the encoder sees 7: give num_frames"),
         ({}, 1, "the encoder sees 1"),
         ({"tau": 4}, 16, "synthesis.tau 4 makes boundary clips of 8 frames, and the encoder sees 16"),
         ({"epsilon": 5}, 8, "epsilon 5"),

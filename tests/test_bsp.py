@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import reference_boundary as reference
 import torch
@@ -186,6 +187,40 @@ def test_clips_decoded_in_every_epoch_give_the_same_weights(
     assert weights_of(again) == weights_of(here)
 
 
+def test_writing_alone(config: BspConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    alone = replace(config, task="none", write=5)
+    assert bsp.run(alone) == 0
+    assert {path.name for path in config.out.iterdir()} == {"config.yaml", "boundary_clips", "metrics.json"}
+    assert len(pd.read_csv(config.out / "boundary_clips" / "boundary_clips.csv")) == 5
+    assert f"5 of 5 boundary clips are in {config.out}" in capsys.readouterr().out
+    assert bsp.run(alone) == 0
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_clips_written_by_a_run_that_was_stopped_early_fit_its_options(
+    config: BspConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They stay with the same options, and go with those that they were made with."""
+
+    def stop(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bsp, "fit", stop)
+    written = config.out / "boundary_clips"
+    with pytest.raises(KeyboardInterrupt):
+        bsp.run(replace(config, write=4))
+    (written / "clips" / "diff-class" / "000000.mp4").write_bytes(b"seen")
+    with pytest.raises(KeyboardInterrupt):
+        bsp.run(replace(config, write=4))
+    assert (written / "clips" / "diff-class" / "000000.mp4").read_bytes() == b"seen"
+    with pytest.raises(KeyboardInterrupt):
+        bsp.run(replace(config, write=2, kinds=("diff-speed", "same-speed")))
+    assert sorted(path.name for path in written.rglob("*.*")) == [
+        "000000.mp4", "000001.mp4", "boundary_clips.csv", "diff-speed.png", "same-speed.png"
+    ]  # fmt: skip
+    assert len(pd.read_csv(written / "boundary_clips.csv")) == 2
+
+
 # --- Batches and scores -----------------------------------------------------------------------------------------------
 
 
@@ -289,13 +324,15 @@ def test_broken_clips_are_skipped_and_named(
     broken = folder / "train" / "rise" / "broken.mp4"
     broken.write_bytes(b"no video")
     config = BspConfig(clips=folder, out=tmp_path / "run", encoder="tsm_tiny", size=32, samples=16, training=TRAINING)
-    assert bsp.run(config) == 0
+    assert bsp.run(config) == 1
     assert list(metrics_of(config)["skipped"]) == [str(broken)]
     said = capsys.readouterr()
-    assert "1 clips could not be decoded and were skipped" in said.err
+    assert "1 clips could not be used and were skipped; the others were:" in said.err
     # One validation clip of each class gives no same-class boundary.
     assert "note: the validation clips are not used: no class of the 2 clips has two" in said.err
     assert "no validation clips to score on" in said.out
+    assert bsp.run(config) == 1  # finished: the same is said again
+    assert str(broken) in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -341,6 +378,7 @@ def test_one_class_gives_no_actions(tmp_path: Path) -> None:
         ({"boundary_teacher": Path("b")}, "takes both teachers"),
         ({"samples": 0}, "samples is 0"),
         ({"write": 0}, "write 0"),
+        ({"task": "none"}, "give --write N"),
     ],
 )
 def test_options_that_make_no_sense_are_errors(options: dict[str, Any], said: str) -> None:

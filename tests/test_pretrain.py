@@ -125,9 +125,11 @@ def test_broken_clips_are_skipped_and_named(
     broken.write_bytes(b"no video")
     training = replace(TRAINING, epochs=1, num_workers=0)
     config = PretrainConfig(clips=folder, out=tmp_path / "run", encoder="tsm_tiny", training=training)
-    assert pretrain.run(config) == 0
+    assert pretrain.run(config) == 1
     assert list(metrics_of(config)["skipped"]) == [str(broken)]
-    assert "1 clips could not be decoded and were skipped" in capsys.readouterr().err
+    assert "1 clips could not be used and were skipped; the others were:" in capsys.readouterr().err
+    assert pretrain.run(config) == 1  # finished: the same is said again
+    assert str(broken) in capsys.readouterr().err
 
 
 def test_no_clip_decodes(tmp_path: Path) -> None:

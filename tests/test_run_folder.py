@@ -26,7 +26,7 @@ def test_other_options_are_refused_once_there_is_something_to_lose(tmp_path: Pat
     config = options(tmp_path)
     begin_run(tmp_path, config)
     (tmp_path / begun_by).touch()
-    begin_run(tmp_path, config)
+    assert not begin_run(tmp_path, config)
     other = replace(config, training=replace(config.training, epochs=99))
     with pytest.raises(ValueError, match=r"training.epochs: 10 there, 99 now\ngive another --out"):
         begin_run(tmp_path, other)
@@ -34,8 +34,9 @@ def test_other_options_are_refused_once_there_is_something_to_lose(tmp_path: Pat
 
 
 def test_a_run_without_a_checkpoint_is_begun_anew(tmp_path: Path) -> None:
-    begin_run(tmp_path, options(tmp_path))
-    begin_run(tmp_path, replace(options(tmp_path), train_subset="train"))
+    assert begin_run(tmp_path, options(tmp_path))
+    assert not begin_run(tmp_path, options(tmp_path))
+    assert begin_run(tmp_path, replace(options(tmp_path), train_subset="train"))
     assert yaml.safe_load((tmp_path / CONFIG).read_text())["train_subset"] == "train"
 
 
