@@ -273,7 +273,7 @@ class _Task(lightning.LightningModule):
         checkpoint["failed"] = dict(self.failed)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.failed.update(checkpoint["failed"])
+        self.failed.update(checkpoint.get("failed", {}))
 
     def on_train_epoch_start(self) -> None:
         process = [self.global_rank] if self.global_rank else []  # each draws its own dropout
