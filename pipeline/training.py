@@ -274,6 +274,8 @@ class _Task(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.failed.update(checkpoint.get("failed", {}))
+        # Data workers are handed the first batches before Lightning says which epoch it is, as if it were the first.
+        self.places["train"].set_epoch(checkpoint["epoch"] + 1)
 
     def on_train_epoch_start(self) -> None:
         process = [self.global_rank] if self.global_rank else []  # each draws its own dropout

@@ -71,9 +71,10 @@ def killed_at(step: int) -> Any:
 
 def train(run: Path, training: TrainingConfig, loss: Any = losses, *, validate: bool = True) -> tuple[nn.Module, Any]:
     run.mkdir(exist_ok=True)
-    model, points = build(), Points()
-    batches = load_batches(points, training.batch_size, shuffle_seed=training.seed)
-    line = fit(model, loss, batches, load_batches(points, 4) if validate else None, run=run, training=training)
+    model, points, num_workers = build(), Points(), training.num_workers
+    batches = load_batches(points, training.batch_size, shuffle_seed=training.seed, num_workers=num_workers)
+    validation = load_batches(points, 4, num_workers=num_workers) if validate else None
+    line = fit(model, loss, batches, validation, run=run, training=training)
     return model, line
 
 
@@ -131,6 +132,16 @@ def test_a_part_with_a_learning_rate_of_its_own(tmp_path: Path) -> None:
     factors = [0.1, 0.1, 1, 1, 1, 1]  # weight and bias of each layer
     for factor, one, two in zip(factors, change["one"], change["two"], strict=True):
         torch.testing.assert_close(two, factor * one, rtol=1e-3, atol=1e-5)
+
+
+def test_data_workers_go_on_where_the_killed_run_was(tmp_path: Path) -> None:
+    """They are asked for their first batches before the epoch begins."""
+    whole, _ = train(tmp_path / "whole", TRAINING)
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", TRAINING, killed_at(17))
+    resumed, _ = train(tmp_path / "killed", replace(TRAINING, num_workers=1))
+    assert same_weights(whole, resumed)
+    assert log_lines(tmp_path / "whole") == log_lines(tmp_path / "killed")
 
 
 def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
