@@ -395,6 +395,21 @@ def test_kinetics_csv(tmp_path: Path) -> None:
         clips.in_subset("train")
 
 
+def test_a_clip_that_is_listed_twice_is_one_clip(tmp_path: Path) -> None:
+    """Else a boundary clip of two clips of a class could be made of one and the same."""
+    touch(tmp_path, "a.mp4", "b.mp4")
+    rows = ["run,a,1,2,train,0", "run,b,1,2,train,0", "run,a,1,2,train,0", "run,a,2,3,train,0"]
+    (tmp_path / "k.csv").write_text(HEADER + "\n".join(rows))
+    clips = read_clips(tmp_path / "k.csv")
+    assert [(clip.path.name, clip.start) for clip in clips.clips] == [("a.mp4", 1.0), ("b.mp4", 1.0), ("a.mp4", 2.0)]
+    assert clips.blemishes == {"clips listed twice (taken once)": 1}
+
+
+def test_there_is_no_clip_list(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"k.csv: there is no such csv, annotation JSON, or folder"):
+        read_clips(tmp_path / "k.csv")
+
+
 def test_kinetics_csv_and_videos_in_different_folders(tmp_path: Path) -> None:
     touch(tmp_path / "videos", "jump/a.mp4", "run/a.mp4")
     (tmp_path / "k.csv").write_text("label,youtube_id,time_start,time_end\nrun,a,1,2\njump,a,1,2\n")
@@ -406,7 +421,10 @@ def test_kinetics_csv_and_videos_in_different_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("run,gone,1,2,train,0", r"gives no clip \(clips without a file \(skipped\): 1\)"),
+        (
+            "run,gone,1,2,train,0",
+            r"gives no clip \(clips without a file \(skipped\): 1\); .* ID.mp4 in .*; give --videos",
+        ),
         ("", "it is empty"),
         ("run,a,1,x,train,0", "line 2: 'x' is not a time"),
         (",a,1,2,train,0", "line 2: the label is empty"),
@@ -463,5 +481,5 @@ def test_clip_tree_with_splits(tmp_path: Path) -> None:
 
 
 def test_clip_tree_without_classes(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="outside of a class folder"):
+    with pytest.raises(ValueError, match=r"outside of a class folder .*expected files such as class_name/clip.mp4"):
         read_clips(touch(tmp_path, "a.mp4"))

@@ -71,19 +71,30 @@ def read_clips(path: Path, videos: Path | None = None) -> ClipList:
     Of annotations (`read_annotations`), each segment is a clip. The videos are looked for in the same way, by their id
     with or without ActivityNet's `v_`.
 
+    A clip that is listed twice is one clip.
+
     Raises:
+        FileNotFoundError: There is no such file or folder.
         ValueError: Nothing is found, a row is malformed, or two files fit a row.
     """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such csv, annotation JSON, or folder of class_name/clip.mp4")
     blemishes: Counter[str] = Counter()
+    folder = videos or path.parent
     if path.is_dir():
-        found = list(_clips_of_tree(path, blemishes))
+        listed, wanted = _clips_of_tree(path, blemishes), "class_name/clip.mp4 in it"
     elif path.name.endswith((".json", ".json.gz")):
-        found = list(_clips_of_annotations(path, videos or path.parent, blemishes))
+        listed, wanted = _clips_of_annotations(path, folder, blemishes), f"ID.mp4 in {folder}; give --videos FOLDER"
     else:
-        found = list(_clips_of_table(path, videos or path.parent, blemishes))
+        listed = _clips_of_table(path, folder, blemishes)
+        wanted = f"ID_000010_000020.mp4 or ID.mp4 in {folder}; give --videos FOLDER"
+    every = list(listed)
+    found = list(dict.fromkeys(every))
     if not found:
         counts = "; ".join(f"{what}: {count}" for what, count in blemishes.items()) or "it is empty"
-        raise ValueError(f"{path} gives no clip ({counts})")
+        raise ValueError(f"{path} gives no clip ({counts}); expected files such as {wanted}")
+    if len(found) < len(every):
+        blemishes["clips listed twice (taken once)"] = len(every) - len(found)
     if all(not clip.subset for _, clip in found):
         subsets = split_by_hash(source for source, _ in found)
         found = [(source, replace(clip, subset=subsets[source])) for source, clip in found]
