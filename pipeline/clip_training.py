@@ -141,16 +141,16 @@ def load_encoder(run: Path, *, made_by: str) -> Encoder:
     return build_encoder(**described["encoder"], weights=run)
 
 
-def list_skipped(failed: Mapping[str, str]) -> int:
-    """Say on stderr which clips were left out, and why. Returns the exit code of a training without them."""
+def list_skipped(failed: Mapping[str, str], kind: str = "clips") -> int:
+    """Say on stderr which files of a kind were left out, and why. Returns the exit code of a training without them."""
     if failed:
-        print(f"{len(failed)} clips could not be used and were skipped; the others were:", file=sys.stderr)
+        print(f"{len(failed)} {kind} could not be used and were skipped; the others were:", file=sys.stderr)
     for reason in failed.values():
         print(f"  {reason}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def leave_finished(run: Path) -> int:
+def leave_finished(run: Path, kind: str = "clips") -> int:
     """Say that a run is finished, and what it had skipped. Returns the exit code that it had."""
     print(f"{run} is finished, its metrics are in {METRICS}; delete the folder to train again")
-    return list_skipped(read_run_json(run / METRICS, made_by="pipeline")["skipped"])
+    return list_skipped(read_run_json(run / METRICS, made_by="pipeline")["skipped"], kind)

@@ -33,7 +33,7 @@ from torch import Tensor
 from encoders import Encoder
 from encoders.activations import saved_bytes
 from heads.gtad import GTAD
-from pipeline.clip_training import build_rgb_encoder, save_encoder
+from pipeline.clip_training import build_rgb_encoder, leave_finished, list_skipped, save_encoder
 from pipeline.config import LofiTrainConfig, TrainingConfig
 from pipeline.data.annotations import Annotations, format_blemishes, read_annotations
 from pipeline.data.files import find_videos, match_ids, write_json
@@ -54,7 +54,9 @@ GIGABYTE = 10**9
 
 
 def run(config: LofiTrainConfig) -> int:
-    """Train and save. An interrupted run goes on, a finished one is left as it is. Returns the exit code.
+    """Train and save. An interrupted run goes on, a finished one is left as it is.
+
+    Returns 1 if videos could not be used (listed; it was trained on the others), else 0.
 
     Raises:
         ValueError: input that cannot be learnt from, no such encoder or weights, a run folder with other options, or
@@ -63,8 +65,7 @@ def run(config: LofiTrainConfig) -> int:
     """
     begin_run(config.out, config)
     if is_finished(config.out):
-        print(f"{config.out} is finished, its metrics are in {METRICS}; delete the folder to train again")
-        return 0
+        return leave_finished(config.out, "videos")
     files, labels = read_files(config)
     encoder = build_rgb_encoder(config)
     num_classes = len(labels) if config.classes else 0
@@ -76,8 +77,7 @@ def run(config: LofiTrainConfig) -> int:
     failed: dict[str, str] = {}
     line = _train(config, model, _batches(config, encoder, files, labels, schedule), failed)
     save_encoder(config.out, encoder, labels=list(labels))
-    _report(config, line, failed)
-    return 0
+    return _report(config, line, failed)
 
 
 # --- What there is to train on ----------------------------------------------------------------------------------------
@@ -243,17 +243,14 @@ def _train(config: LofiTrainConfig, model: EndToEnd, batches: VideoBatches, fail
     return line
 
 
-def _report(config: LofiTrainConfig, line: dict[str, Any], failed: Mapping[str, str]) -> None:
-    """The loss on stdout and, last of all files, in the run folder; what was skipped on stderr."""
-    if failed:
-        print(f"{len(failed)} videos could not be decoded and were skipped:", file=sys.stderr)
-    for reason in failed.values():
-        print(f"  {reason}", file=sys.stderr)
+def _report(config: LofiTrainConfig, line: dict[str, Any], failed: Mapping[str, str]) -> int:
+    """The loss on stdout and, last of all files, in the run folder; what was skipped on stderr. The exit code."""
     loss, waiting = line["train_loss"], _share_of_waiting(config.out / "log.jsonl")
     print(f"loss {loss:.3f} in epoch {line['epoch']}; {100 * waiting:.0f} % of the time was waiting for data")
     write_json(
         config.out / METRICS, {"loss": loss, "epoch": line["epoch"], "waiting": round(waiting, 3), "skipped": failed}
     )
+    return list_skipped(failed, "videos")
 
 
 def _share_of_waiting(log: Path) -> float:
