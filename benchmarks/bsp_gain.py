@@ -4,7 +4,8 @@
         [--head-seeds 3] [--workers 2] [--bsp-flags "--training.epochs 30"]
 
 vanilla  features of an encoder that classifies the trimmed clips (`benchmarks/headroom.py`)
-bspN     these and the features of a boundary-sensitive encoder, side by side (two-stream); configs/demo/bsp-synth.yaml
+bspN     these and the features of that encoder trained on to feel boundaries, side by side (two-stream);
+         configs/demo/bsp-synth.yaml
 acpN     these and the features of a second classification encoder: as wide as two-stream, without BSP
 
 The gain of a BSP seed is the mean, over head seeds, of the difference between heads of the same seed; the interval is
@@ -85,7 +86,8 @@ def _stores(setting: Setting, bsp_seeds: int, acp_seeds: int, flags: Sequence[st
 
 def _train_on_boundaries(setting: Setting, out: Path, seed: int, flags: Sequence[str]) -> Path:
     words = ["--config", "demo/bsp-synth", "--clips", str(setting.clips), "--out", str(out)]
-    bsp.run(parse("bsp-synth", BspConfig, [*words, "--training.seed", str(seed), *flags]))
+    words += ["--weights", str(setting.out / "classification" / "encoder"), "--training.seed", str(seed)]
+    bsp.run(parse("bsp-synth", BspConfig, [*words, *flags]))
     return out
 
 

@@ -98,9 +98,9 @@ class Demo:
         return out
 
     def train_on_boundaries(self) -> Path:
-        """An encoder trained on boundary clips alone, from random weights: its run folder."""
+        """The classification encoder, trained on to tell boundary clips apart: its run folder."""
         out = self.out / "bsp"
-        self.call("bsp-synth", clips=self.clips, out=out, **{"training.seed": self.seed})
+        self.call("bsp-synth", clips=self.clips, out=out, weights=self.pretrain(), **{"training.seed": self.seed})
         return out
 
     def train_end_to_end(self) -> Path:
