@@ -39,7 +39,7 @@ class BoundaryBatch(NamedTuple):
     clips: Tensor  # (B, 3, L, H, W) uint8
     kinds: Tensor  # (B,) long: places in the `kinds` of BoundaryBatches
     change_points: Tensor  # (B,) float32: frames of the clip before the change; nan for same-speed
-    failed: list[tuple[str, str]]  # file, reason
+    failed: list[tuple[str, str]]  # clip, reason
 
 
 class BoundaryClip(NamedTuple):
@@ -164,7 +164,7 @@ class BoundaryBatches:
             except _UnusableError as error:
                 if error.lasting:
                     self._unusable[error.index] = error.reason
-                failed.append((str(self.clips[error.index].path), error.reason))
+                failed.append((str(self.clips[error.index]), error.reason))
         return None
 
     def _make_of(self, kind: Kind, chosen: Sequence[int], rng: np.random.Generator) -> BoundaryClip:
@@ -186,7 +186,7 @@ class BoundaryBatches:
             frames = ClipFrames(clip, self.form.resize, None if self.frames is None else self.frames[index])
         if frames.num_frames < needed:
             reason = f"{frames.num_frames} frames, and boundary clips with frames {self.stride} apart take {needed}"
-            raise _UnusableError(index, f"{clip.path}: the clip has {reason}", lasting=True)
+            raise _UnusableError(index, f"{clip}: the clip has {reason}", lasting=True)
         return frames
 
     def _crop(self, clip_LHWC: FrameArray, rng: np.random.Generator) -> Tensor:

@@ -42,7 +42,7 @@ class ClipBatch(NamedTuple):
 
     clips: Tensor  # (B, 3, L, H, W) uint8
     labels: Tensor  # (B,) long
-    failed: list[tuple[str, str]]  # file, reason
+    failed: list[tuple[str, str]]  # clip, reason
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class ClipBatches:
             try:
                 snippet, label = self._sample(epoch, index)
             except (VideoError, OSError) as error:
-                failed.append((str(self.clips[index].path), str(error)))
+                failed.append((str(self.clips[index]), str(error)))
             else:
                 snippets.append(snippet)
                 labels.append(label)

@@ -67,11 +67,15 @@ def decode_if_small(
     """Both sets with their frames, if these fit in memory; clips that cannot be decoded are added to `failed`.
 
     Raises:
-        ValueError: of a set, no clip can be decoded.
+        ValueError: no training clip can be decoded.
     """
     if not fits_in_memory([*train.clips, *val.clips], resize):
         return train, val
-    return _decode(config, resize, train, failed), _decode(config, resize, val, failed)
+    decoded = _decode(config, resize, train, failed)
+    if not decoded.clips:
+        reason = next(iter(failed.values()))
+        raise ValueError(f"{config.clips}: none of {len(train.clips)} training clips can be decoded: {reason}")
+    return decoded, _decode(config, resize, val, failed)
 
 
 def _decode(config: ClipTrainingConfig, resize: int, clip_set: ClipSet, failed: dict[str, str]) -> ClipSet:
@@ -80,12 +84,10 @@ def _decode(config: ClipTrainingConfig, resize: int, clip_set: ClipSet, failed: 
     clips, frames = [], []
     for clip, result in zip(clip_set.clips, progress, strict=True):
         if result.frames is None:
-            failed[str(clip.path)] = result.reason
+            failed[str(clip)] = result.reason
         else:
             clips.append(clip)
             frames.append(result.frames)
-    if clip_set.clips and not clips:
-        raise ValueError(f"{config.clips}: none of {len(clip_set.clips)} clips can be decoded: {result.reason}")
     return ClipSet(clips, frames)
 
 

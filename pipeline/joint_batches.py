@@ -17,7 +17,7 @@ class JointBatch(NamedTuple):
     clips: Tensor  # (R + S, 3, L, H, W) uint8
     actions: Tensor  # (R,) long
     kinds: Tensor  # (S,) long
-    failed: list[tuple[str, str]]  # file, reason
+    failed: list[tuple[str, str]]  # clip, reason
 
 
 class JointBatches:

@@ -277,6 +277,13 @@ def test_other_clips_take_the_place_of_those_that_are_no_good(bad_clips: list[Cl
     assert dict(again.failed) == reasons
 
 
+def test_short_parts_of_one_file_are_each_named(clips: list[Clip]) -> None:
+    parts = [replace(clips[0], start=second, end=second + 1) for second in (0.0, 1.0)]
+    failed = dict(batches_of([*clips[:4], *parts])[places(40)].failed)
+    assert sorted(failed) == [f"{clips[0].path}, {second} to {second + 1} s" for second in (0, 1)]
+    assert all(reason.startswith(f"{name}: the clip has 10 frames") for name, reason in failed.items())
+
+
 def test_an_unusable_file_is_looked_at_once(bad_clips: list[Clip], monkeypatch: pytest.MonkeyPatch) -> None:
     probed: list[str] = []
     probe = clip_batches.probe_video

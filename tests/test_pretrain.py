@@ -138,7 +138,7 @@ def test_no_clip_decodes(tmp_path: Path) -> None:
         for index in range(9):
             (tmp_path / "clips" / label / f"{label}{index}.mp4").write_bytes(b"no video")
     config = PretrainConfig(clips=tmp_path / "clips", out=tmp_path / "run", encoder="tsm_tiny", training=TRAINING)
-    with pytest.raises(ValueError, match=r"none of .* clips can be decoded: .*\.mp4"):
+    with pytest.raises(ValueError, match=r"none of .* training clips can be decoded: .*\.mp4"):
         pretrain.run(config)
 
 
@@ -148,6 +148,16 @@ def test_without_validation_clips_the_last_epoch_counts(tmp_path: Path, capsys: 
     assert pretrain.run(config) == 0
     assert metrics_of(config) == {"top1": None, "epoch": 1, "skipped": {}}
     assert "no validation clips" in capsys.readouterr().out
+
+
+def test_validation_clips_that_do_not_decode_are_as_good_as_none(tmp_path: Path) -> None:
+    folder = write_clips(tmp_path / "clips", 2, 1)
+    for path in (folder / "val").rglob("*.mp4"):
+        path.write_bytes(b"no video")
+    config = PretrainConfig(clips=folder, out=tmp_path / "run", encoder="tsm_tiny", training=TRAINING)
+    assert pretrain.run(config) == 1
+    assert metrics_of(config)["top1"] is None
+    assert len(metrics_of(config)["skipped"]) == 2
 
 
 def test_one_class_is_refused(tmp_path: Path) -> None:

@@ -38,6 +38,10 @@ class Clip:
     end: float | None
     subset: str
 
+    def __str__(self) -> str:
+        """The file, and which part of it."""
+        return str(self.path) if self.start is None else f"{self.path}, {self.start:g} to {self.end:g} s"
+
 
 @dataclass(frozen=True)
 class ClipList:
