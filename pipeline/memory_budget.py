@@ -104,8 +104,8 @@ def measure_costs(encoder: Encoder, head: Callable[[int], int], *, num_head_para
     """The costs of training this encoder where it stands, in float32 or under the autocast that is on.
 
     Args:
-        encoder: in the mode that it is trained in, on the device that it is trained on. A snippet of zeros goes through
-            it once for each size that is asked for.
+        encoder: in the mode that it is trained in, on the device that it is trained on. Snippets of zeros go through it
+            for each size that is asked for.
         head: T to the bytes that the head and its loss save for one video (`encoders.activations.saved_bytes`).
         num_head_parameters: weights of the head.
         states: numbers that the optimiser keeps for each weight: 0 for SGD, 1 with momentum, 2 for Adam.
@@ -119,8 +119,11 @@ def measure_costs(encoder: Encoder, head: Callable[[int], int], *, num_head_para
 
     weights = [_FLOAT * parameter.numel() for parameter in encoder.parameters()]
     return Costs(
-        # The gradient of one weight is there twice more for a moment, when it is added to what there is.
-        fixed=(2 + states) * (sum(weights) + _FLOAT * num_head_parameters) + 2 * max(weights),
+        # The gradient of one weight is there twice more for a moment, when it is added to what there is. What autocast
+        # has converted of the encoder's weights is there once, whatever the number of snippets.
+        fixed=(2 + states) * (sum(weights) + _FLOAT * num_head_parameters)
+        + 2 * max(weights)
+        + shared_bytes(encoder, encoder.size),
         chunks=sum(weights),
         snippet=snippet,
         head=head,
@@ -130,9 +133,18 @@ def measure_costs(encoder: Encoder, head: Callable[[int], int], *, num_head_para
 
 
 def snippet_bytes(encoder: Encoder, size: int) -> int:
-    """The activations that `encoder` saves for one snippet of size×size pixels."""
+    """The activations that `encoder` saves for each snippet of size×size pixels."""
+    return _saved_for(encoder, size, 2) - _saved_for(encoder, size, 1)
+
+
+def shared_bytes(encoder: Encoder, size: int) -> int:
+    """What `encoder` saves beside that, once for all snippets: its weights, where autocast has converted them."""
+    return 2 * _saved_for(encoder, size, 1) - _saved_for(encoder, size, 2)
+
+
+def _saved_for(encoder: Encoder, size: int, num_snippets: int) -> int:
     device = encoder.mean.device
-    clips = torch.zeros(1, 3, encoder.num_frames, size, size, dtype=torch.uint8, device=device)
+    clips = torch.zeros(num_snippets, 3, encoder.num_frames, size, size, dtype=torch.uint8, device=device)
     excluded: list[Tensor] = [*encoder.parameters(), *encoder.buffers(), clips]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         return saved_bytes(lambda: encoder(clips), excluded=excluded)

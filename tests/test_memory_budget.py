@@ -26,6 +26,7 @@ from pipeline.memory_budget import (
     measure_costs,
     parse_size,
     plan_of_run,
+    shared_bytes,
     snippet_bytes,
 )
 
@@ -100,6 +101,15 @@ def test_bytes_are_measured_and_grow_with_pixels(encoder: Encoder) -> None:
     of_three = saved_bytes(lambda: encoder(clips), excluded=[*encoder.parameters(), *encoder.buffers(), clips])
     assert snippet_bytes(encoder, 64) == of_three / 3
     assert snippet_bytes(encoder, 128) == pytest.approx(4 * snippet_bytes(encoder, 64), rel=0.01)
+
+
+def test_weights_in_16_bits_are_there_once(encoder: Encoder) -> None:
+    """Autocast converts the weights of convolutions once, however many snippets go through."""
+    assert shared_bytes(encoder, 64) == 0
+    converted = [weight for weight in encoder.parameters() if weight.ndim > 1]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert shared_bytes(encoder, 64) == 2 * sum(weight.numel() for weight in converted)
+        assert snippet_bytes(encoder, 128) == pytest.approx(4 * snippet_bytes(encoder, 64), rel=0.01)
 
 
 def test_measuring_draws_nothing(costs: Costs) -> None:
