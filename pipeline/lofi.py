@@ -23,6 +23,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from encoders import Encoder
+from encoders import ENCODERS, Encoder
 from encoders.activations import saved_bytes
 from heads.gtad import GTAD
 from pipeline.clip_training import build_rgb_encoder, leave_finished, list_skipped, save_encoder
@@ -45,11 +46,10 @@ from pipeline.fidelity import Fidelity, Schedule, make_schedule
 from pipeline.lofi_batches import AnnotatedFile, VideoBatch, VideoBatches
 from pipeline.memory_budget import Plan, choose, ladder, measure_costs, parse_size, plan_of_run
 from pipeline.notes import print_note, some
-from pipeline.run_folder import LAST_CHECKPOINT, METRICS, begin_run, is_finished
+from pipeline.run_folder import METRICS, begin_run, is_finished
 from pipeline.training import fit, load_batches
 
 PLAN = "plan.json"
-LEAST_SIZE = 32  # every network halves the picture five times
 GIGABYTE = 10**9
 
 
@@ -63,7 +63,8 @@ def run(config: LofiTrainConfig) -> int:
             a loss that is not finite.
         FileNotFoundError: no annotations.
     """
-    begin_run(config.out, config)
+    if begin_run(config.out, config):
+        (config.out / PLAN).unlink(missing_ok=True)  # of a run with other options that came to nothing
     if is_finished(config.out):
         return leave_finished(config.out, "videos")
     files, labels = read_files(config)
@@ -118,7 +119,7 @@ def _schedule(config: LofiTrainConfig, encoder: Encoder, num_videos: int) -> Sch
     """The schedule, told on stderr.
 
     Raises:
-        ValueError: pictures that are too small for any encoder.
+        ValueError: pictures of a size that the encoder cannot see.
     """
     per_step = config.training.accumulate  # batches, all of one fidelity
     schedule = make_schedule(
@@ -130,21 +131,29 @@ def _schedule(config: LofiTrainConfig, encoder: Encoder, num_videos: int) -> Sch
         cycle_batches=per_step * config.cycle_batches,
     )
     for fidelity in schedule.fidelities:
-        if fidelity.size < LEAST_SIZE:
+        if reason := _refusal(encoder, fidelity.size):
             raise ValueError(
-                f"a reduction by {config.reduction:g} leaves {encoder.name} {fidelity}, and it needs pictures of at "
-                f"least {LEAST_SIZE}: give a smaller --reduction, a larger --size, or --schedule temporal"
+                f"a reduction by {config.reduction:g} leaves {encoder.name} {fidelity}, which it cannot see: {reason}; "
+                "or give a smaller --reduction, a larger --size, or --schedule temporal"
             )
     print(f"{num_videos} videos, {config.schedule}: {' · '.join(map(str, schedule.fidelities))}", file=sys.stderr)
     return schedule
+
+
+def _refusal(encoder: Encoder, size: int) -> str | None:
+    """Why `encoder` cannot be one for pictures of another size; None if it can."""
+    try:
+        with torch.device("meta"):
+            ENCODERS[encoder.name](**{**encoder.build_args, "size": size})
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _within_budget(config: LofiTrainConfig, encoder: Encoder, num_classes: int) -> tuple[LofiTrainConfig, Schedule]:
     """The options and the schedule that `config.memory` allows: those that the run began with, if it goes on."""
     assert config.memory is not None
     budget = parse_size(config.memory)
-    if not (config.out / LAST_CHECKPOINT).exists():
-        (config.out / PLAN).unlink(missing_ok=True)  # of a run with other options that came to nothing
     plan = plan_of_run(config.out / PLAN, lambda: _choose(config, encoder, num_classes, budget))
     training = replace(
         config.training, batch_size=plan.micro_batch, accumulate=plan.accumulate * config.training.accumulate
@@ -155,7 +164,8 @@ def _within_budget(config: LofiTrainConfig, encoder: Encoder, num_classes: int) 
 def _choose(config: LofiTrainConfig, encoder: Encoder, num_classes: int, budget: int) -> Plan:
     """The highest fidelity that fits into `budget` bytes, measured on the device that trains."""
     training, device = config.training, resolve_device(config.training.device)
-    encoder.to(device).train()
+    # A copy: in training, batch normalisation would take up the zeros that it is measured with.
+    encoder = deepcopy(encoder).to(device).train()
     if config.batch_norm == "frozen":
         freeze_batch_norm(encoder)
 
@@ -175,15 +185,13 @@ def _choose(config: LofiTrainConfig, encoder: Encoder, num_classes: int, budget:
         costs = measure_costs(
             encoder, head_bytes, num_head_parameters=num_head_parameters, states=_optimizer_states(training)
         )
-        plan = choose(
+        return choose(
             costs,
-            ladder(full),
+            [full, *(step for step in ladder(full)[1:] if _refusal(encoder, step.size) is None)],
             batch_size=training.batch_size,
             budget=budget,
             may_recompute=config.batch_norm == "frozen",
         )
-    encoder.cpu()
-    return plan
 
 
 def _optimizer_states(training: TrainingConfig) -> int:

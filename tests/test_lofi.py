@@ -186,11 +186,11 @@ def killed_after(steps: int, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(EndToEnd, "forward", until_killed)
 
 
-@pytest.mark.parametrize(("steps", "measured"), [(4, False), (1, True)])
+@pytest.mark.parametrize(("steps", "lr", "measured"), [(4, 0.01, False), (1, 0.01, False), (1, 0.02, True)])
 def test_a_run_that_goes_on_keeps_its_plan(
-    config: LofiTrainConfig, steps: int, measured: bool, monkeypatch: pytest.MonkeyPatch
+    config: LofiTrainConfig, steps: int, lr: float, measured: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And one that has come to no checkpoint is begun anew."""
+    """As do processes that train along. One that has come to no checkpoint may be begun anew with other options."""
     with_memory = replace(config, memory="1GB", training=replace(TRAINING, epochs=2))
     with monkeypatch.context() as patch:
         killed_after(steps, patch)
@@ -204,8 +204,15 @@ def test_a_run_that_goes_on_keeps_its_plan(
         return measure_costs(*arguments, **options)
 
     monkeypatch.setattr(lofi, "measure_costs", noted)
-    assert lofi.run(with_memory) == 0
+    assert lofi.run(replace(with_memory, training=replace(with_memory.training, lr=lr))) == 0
     assert bool(calls) == measured
+
+
+def test_measuring_leaves_the_encoder_as_it_is(config: LofiTrainConfig) -> None:
+    encoder = build_encoder("tsm_tiny", weights="random", num_frames=4)
+    start = {name: weight.clone() for name, weight in encoder.state_dict().items()}
+    lofi._choose(replace(config, batch_norm="train"), encoder, 2, 10**9)
+    assert all(torch.equal(weight, start[name]) for name, weight in encoder.state_dict().items())
 
 
 def test_too_little_memory(config: LofiTrainConfig) -> None:
@@ -281,9 +288,11 @@ def test_an_encoder_of_flow(config: LofiTrainConfig, monkeypatch: pytest.MonkeyP
         lofi.run(replace(config, encoder=register(monkeypatch)))
 
 
-def test_pictures_too_small_for_the_encoder(config: LofiTrainConfig) -> None:
-    with pytest.raises(ValueError, match=r"8 snippets at 16×16, and it needs pictures of at\s+least 32"):
+def test_pictures_that_the_encoder_cannot_see(config: LofiTrainConfig) -> None:
+    with pytest.raises(ValueError, match=r"8 snippets at 16×16, which it cannot see: .* 16.*or give a smaller"):
         lofi.run(replace(config, reduction=16.0))
+    with pytest.raises(ValueError, match=r"leaves tsn_bninception 4 snippets at 45×45, .*multiple of 32"):
+        lofi.run(replace(config, encoder="tsn_bninception", size=64))
 
 
 def test_no_video_of_the_subset(config: LofiTrainConfig) -> None:
