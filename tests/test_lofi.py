@@ -1,6 +1,8 @@
 """The lofi-train stage: videos and segments to encoder weights that other commands take."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -260,6 +262,29 @@ def test_videos_that_do_not_decode_are_skipped_and_named(
         assert "v_1.mp4" in err
     skipped = json.loads((config.out / "metrics.json").read_text())["skipped"]
     assert sorted(Path(path).name for path in skipped) == ["v_1.mp4", "v_3.mp4"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_together_under_one_plan(config: LofiTrainConfig, tmp_path: Path) -> None:
+    """Whichever of them meets the broken video, it is named."""
+    broken = broken_copy(config, tmp_path / "videos", {"v_3"})
+    flags = {
+        "videos": broken.videos, "annotations": broken.annotations, "out": broken.out, "encoder": "tsm_tiny",
+        "weights": "random", "num_frames": 4, "gtad.num_snippets": 8, "gtad.hidden": 64, "memory": "1GB",
+        "training.device": "cpu", "training.devices": 2, "training.epochs": 1, "training.batch_size": 1,
+        "training.num_workers": 0,
+    }  # fmt: skip
+    words = [f"--{name}={value}" for name, value in flags.items()]
+    command = [sys.executable, "-m", "pipeline.cli", "lofi-train", *words]
+    done = subprocess.run(
+        command, cwd=Path(lofi.__file__).parents[1], capture_output=True, text=True, timeout=250, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert "1 videos could not be used" in done.stderr
+    assert done.stdout.count("8 snippets at 64×64, micro-batch 1 × 1") == 2
+    assert [Path(path).name for path in json.loads((config.out / "metrics.json").read_text())["skipped"]] == ["v_3.mp4"]
+    learned = {name for name, _ in build_encoder("tsm_tiny", weights="random").named_parameters()}
+    assert moved(config) == learned
 
 
 def test_no_video_decodes(config: LofiTrainConfig, tmp_path: Path) -> None:
