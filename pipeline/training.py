@@ -314,7 +314,8 @@ class _Task(lightning.LightningModule):
         if values and not torch.stack([value.isfinite().all() for value in values]).all():
             raise ValueError(
                 f"the {what} is not finite in epoch {self.current_epoch}, {self.batch_at_work}; the checkpoint of the "
-                "epoch before, if any, is kept. Train to another --out with a lower training.lr, or with training.clip_grad_norm"
+                "epoch before, if any, is kept. Train to another --out with a lower training.lr, or with "
+                "training.clip_grad_norm"
             )
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
