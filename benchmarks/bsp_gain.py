@@ -20,7 +20,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as pipeline.cli does, before torch is loaded
@@ -58,17 +58,16 @@ def main() -> None:
     part = Part(options.out, setting.annotations, _stores(setting, options.bsp_seeds, options.acp_seeds, flags))
     runs = train_heads([part], range(options.head_seeds), headroom.train_head, options.workers)
     (options.out / "bsp_gain.json").write_text(json.dumps(runs, indent=2) + "\n", encoding="utf-8")
-    for title, row, base, num_seeds in (
-        ("Two-stream with BSP over one classification encoder", "bsp{}", "vanilla", options.bsp_seeds),
-        ("Two classification encoders over one", "acp{}", "vanilla", options.acp_seeds),
-        (
-            "Two-stream with BSP over two classification encoders",
-            "bsp{}",
-            "acp{}",
-            min(options.bsp_seeds, options.acp_seeds),
-        ),
-    ):
-        print_gains(runs, Comparison(title, [(row.format(seed), base.format(seed)) for seed in range(num_seeds)]))
+    for comparison in _comparisons(options.bsp_seeds, options.acp_seeds):
+        print_gains(runs, comparison)
+
+
+def _comparisons(bsp_seeds: int, acp_seeds: int) -> Iterator[Comparison]:
+    one, two = "one classification encoder", "two classification encoders"
+    yield Comparison(f"Two-stream with BSP over {one}", [(f"bsp{seed}", "vanilla") for seed in range(bsp_seeds)])
+    yield Comparison(f"{two.capitalize()} over one", [(f"acp{seed}", "vanilla") for seed in range(acp_seeds)])
+    both = range(min(bsp_seeds, acp_seeds))
+    yield Comparison(f"Two-stream with BSP over {two}", [(f"bsp{seed}", f"acp{seed}") for seed in both])
 
 
 def _stores(setting: Setting, bsp_seeds: int, acp_seeds: int, flags: Sequence[str]) -> dict[str, Path]:

@@ -414,6 +414,7 @@ def _build_optimizer(
 
 def _parameter_groups(model: nn.Module, learning_rates: Mapping[str, float]) -> list[dict[str, Any]]:
     """What is learnt: first, with the common learning rate, all that is not in a part with one of its own."""
+    assert learning_rates.keys() <= dict(model.named_children()).keys()
     groups: list[dict[str, Any]] = [{"params": []}, *({"params": [], "lr": lr} for lr in learning_rates.values())]
     group_of = dict(zip(learning_rates, groups[1:], strict=True))
     for name, parameter in model.named_parameters():
