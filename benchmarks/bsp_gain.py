@@ -31,9 +31,11 @@ sys.path[:0] = [str(ROOT)]
 from benchmarks import headroom  # noqa: E402
 from benchmarks.gains import Comparison, Part, print_gains, train_heads  # noqa: E402
 from benchmarks.headroom import Setting  # noqa: E402
-from pipeline import bsp, merge_features  # noqa: E402
-from pipeline.config import BspConfig, MergeFeaturesConfig  # noqa: E402
-from pipeline.flags import parse  # noqa: E402
+from pipeline.commands.bsp_synth import command as bsp  # noqa: E402
+from pipeline.commands.bsp_synth.options import BspConfig  # noqa: E402
+from pipeline.commands.merge_features import command as merge_features  # noqa: E402
+from pipeline.commands.merge_features.options import MergeFeaturesConfig  # noqa: E402
+from pipeline.options.flags import parse  # noqa: E402
 from synth.scenes import SIZES, write_dataset  # noqa: E402
 
 SECOND_ENCODERS = 1000

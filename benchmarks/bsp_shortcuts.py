@@ -33,9 +33,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from benchmarks.headroom import format_interval  # noqa: E402
-from pipeline.boundary_clips import BoundaryBatches  # noqa: E402
-from pipeline.clip_batches import ClipForm, FrameArray, decode_clips  # noqa: E402
-from pipeline.data.clips import Clip, ClipList, read_clips  # noqa: E402
+from pipeline.clips.batches import ClipForm, FrameArray, decode_clips  # noqa: E402
+from pipeline.clips.reading import Clip, ClipList, read_clips  # noqa: E402
+from pipeline.commands.bsp_synth.boundary_clips import BoundaryBatches  # noqa: E402
 from synth.boundaries import KINDS, PAIRS, Kind, Synthesis  # noqa: E402
 from synth.scenes import SIZES, write_dataset  # noqa: E402
 

@@ -38,12 +38,12 @@ sys.path[:0] = [str(ROOT)]
 
 from benchmarks.videos import write_video  # noqa: E402
 from encoders import build_encoder  # noqa: E402
-from pipeline import clip_batches  # noqa: E402
-from pipeline.boundary_clips import BoundaryBatches  # noqa: E402
-from pipeline.clip_batches import ClipForm, decode_clips, fits_in_memory  # noqa: E402
-from pipeline.data.clips import Clip, read_clips  # noqa: E402
+from pipeline.clips import batches as clip_batches  # noqa: E402
+from pipeline.clips.batches import ClipForm, decode_clips, fits_in_memory  # noqa: E402
+from pipeline.clips.reading import Clip, read_clips  # noqa: E402
+from pipeline.commands.bsp_synth.boundary_clips import BoundaryBatches  # noqa: E402
 from pipeline.data.video import probe_video, read_clip  # noqa: E402
-from pipeline.training import load_batches  # noqa: E402
+from pipeline.training.batches import load_batches  # noqa: E402
 from synth.boundaries import KINDS, Synthesis  # noqa: E402
 
 Result = TypeVar("Result")

@@ -28,7 +28,7 @@ from reference_evaluate import mean_average_precision  # noqa: E402
 
 from pipeline.data.annotations import read_annotations  # noqa: E402
 from pipeline.data.detections import read_detection_table  # noqa: E402
-from pipeline.evaluate import ACTIVITYNET_TIOU, GroundTruth, detection_metrics  # noqa: E402
+from pipeline.measures.detection_metrics import ACTIVITYNET_TIOU, GroundTruth, detection_metrics  # noqa: E402
 
 NUM_VIDEOS, NUM_CLASSES, DETECTIONS_A_VIDEO = 4700, 200, 100
 

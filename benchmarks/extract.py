@@ -40,11 +40,11 @@ sys.path[:0] = [str(ROOT)]
 
 from benchmarks.videos import loop_packets, write_video  # noqa: E402
 from encoders import Encoder, build_encoder  # noqa: E402
-from pipeline.config import SamplingConfig  # noqa: E402
-from pipeline.data.decoder_process import DecoderProcess  # noqa: E402
+from pipeline.commands.extract.command import resolve_sampling  # noqa: E402
+from pipeline.commands.extract.options import SamplingConfig  # noqa: E402
 from pipeline.data.snippets import Sampling, SnippetAssembler, sample_snippets  # noqa: E402
-from pipeline.encoding import EncoderPool, VideoFeatures, iterate_features  # noqa: E402
-from pipeline.extract import resolve_sampling  # noqa: E402
+from pipeline.data.video.decoder_process import DecoderProcess  # noqa: E402
+from pipeline.encoding.video_features import EncoderPool, VideoFeatures, iterate_features  # noqa: E402
 
 BATCH_SIZE = 16
 CORES = len(os.sched_getaffinity(0))

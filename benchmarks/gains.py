@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.config import EvaluateConfig
-from pipeline.evaluate import evaluate
+from pipeline.commands.evaluate.command import evaluate
+from pipeline.commands.evaluate.options import EvaluateConfig
 
 TrainHead = Callable[[Path, Path, Path, int], dict[str, Any]]
 """(store, annotations, run folder, seed) to the metrics of a head."""

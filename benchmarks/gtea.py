@@ -44,14 +44,14 @@ sys.path[:0] = [str(ROOT)]
 
 from benchmarks.gains import format_interval, head_metrics  # noqa: E402
 from benchmarks.headroom import classes_at  # noqa: E402
-from pipeline import localize  # noqa: E402
-from pipeline.config import LocalizeConfig  # noqa: E402
+from pipeline.commands.localize import command as localize  # noqa: E402
+from pipeline.commands.localize.options import LocalizeConfig  # noqa: E402
 from pipeline.data.annotations import Annotations, Segment, Video, read_annotations, write_annotations  # noqa: E402
 from pipeline.data.detections import Detection, DetectionTable  # noqa: E402
 from pipeline.data.features import FeatureStore, StoreHeader  # noqa: E402
 from pipeline.data.snippets import Timeline  # noqa: E402
-from pipeline.evaluate import GroundTruth, detection_metrics  # noqa: E402
-from pipeline.flags import parse  # noqa: E402
+from pipeline.measures.detection_metrics import GroundTruth, detection_metrics  # noqa: E402
+from pipeline.options.flags import parse  # noqa: E402
 
 SPLITS = (1, 2, 3, 4)
 TIOU = (0.1, 0.3, 0.5)

@@ -41,17 +41,22 @@ sys.path[:0] = [str(ROOT)]
 from benchmarks.gains import format_interval, head_metrics  # noqa: E402
 from encoders import Encoder, build_encoder  # noqa: E402
 from encoders.weights import save_weights  # noqa: E402
-from pipeline import extract, localize, pretrain  # noqa: E402
-from pipeline.clip_batches import random_crop  # noqa: E402
-from pipeline.clip_training import Classifier  # noqa: E402
-from pipeline.config import ExtractConfig, LocalizeConfig, PretrainConfig  # noqa: E402
+from pipeline.clips.batches import random_crop  # noqa: E402
+from pipeline.clips.training import Classifier  # noqa: E402
+from pipeline.commands.extract import command as extract  # noqa: E402
+from pipeline.commands.extract.options import ExtractConfig  # noqa: E402
+from pipeline.commands.localize import command as localize  # noqa: E402
+from pipeline.commands.localize.options import LocalizeConfig  # noqa: E402
+from pipeline.commands.pretrain import command as pretrain  # noqa: E402
+from pipeline.commands.pretrain.options import PretrainConfig  # noqa: E402
 from pipeline.data.annotations import Video, read_annotations  # noqa: E402
 from pipeline.data.features import ENCODER_WEIGHTS, FeatureStore, StoreHeader  # noqa: E402
 from pipeline.data.files import find_videos  # noqa: E402
 from pipeline.data.snippets import Sampling, sample_snippets  # noqa: E402
 from pipeline.data.video import probe_video, read_frames  # noqa: E402
-from pipeline.flags import parse  # noqa: E402
-from pipeline.training import fit, load_batches  # noqa: E402
+from pipeline.options.flags import parse  # noqa: E402
+from pipeline.training.batches import load_batches  # noqa: E402
+from pipeline.training.loop import fit  # noqa: E402
 from synth.scenes import SIZES, write_dataset  # noqa: E402
 
 CHANNELS_OF_NOISE = 128

@@ -31,9 +31,11 @@ sys.path[:0] = [str(ROOT)]
 from benchmarks import headroom  # noqa: E402
 from benchmarks.gains import Comparison, Part, print_gains, train_heads  # noqa: E402
 from benchmarks.headroom import Setting  # noqa: E402
-from pipeline import lofi, pretrain  # noqa: E402
-from pipeline.config import LofiTrainConfig, PretrainConfig  # noqa: E402
-from pipeline.flags import parse  # noqa: E402
+from pipeline.commands.lofi_train import command as lofi  # noqa: E402
+from pipeline.commands.lofi_train.options import LofiTrainConfig  # noqa: E402
+from pipeline.commands.pretrain import command as pretrain  # noqa: E402
+from pipeline.commands.pretrain.options import PretrainConfig  # noqa: E402
+from pipeline.options.flags import parse  # noqa: E402
 from synth.scenes import SIZES, write_dataset  # noqa: E402
 
 SCHEDULES = ("long", "short", "spatial", "temporal", "spatiotemporal", "full")

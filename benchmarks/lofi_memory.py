@@ -35,7 +35,7 @@ sys.path[:0] = [str(ROOT)]
 from encoders import Encoder, build_encoder  # noqa: E402
 from encoders.activations import saved_bytes  # noqa: E402
 from encoders.recompute import encode_recomputing  # noqa: E402
-from pipeline.fidelity import Fidelity, low_fidelities  # noqa: E402
+from pipeline.commands.lofi_train.fidelity import Fidelity, low_fidelities  # noqa: E402
 
 TARGETS = {"S": (0.27, None), "T": (0.27, None), "ST": (0.27, None), "recomputing": (0.30, 1.5)}
 """The largest shares of full fidelity's bytes and seconds."""

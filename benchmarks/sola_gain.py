@@ -29,9 +29,9 @@ sys.path[:0] = [str(ROOT)]
 
 from benchmarks import gtea, headroom  # noqa: E402
 from benchmarks.gains import Comparison, Part, TrainHead, print_gains, train_heads  # noqa: E402
-from pipeline import sola  # noqa: E402
-from pipeline.config import SolaConfig  # noqa: E402
-from pipeline.flags import parse  # noqa: E402
+from pipeline.commands.sola import command as sola  # noqa: E402
+from pipeline.commands.sola.options import SolaConfig  # noqa: E402
+from pipeline.options.flags import parse  # noqa: E402
 from synth.scenes import SIZES, write_dataset  # noqa: E402
 
 CONFIGS: dict[str, tuple[str, TrainHead]] = {

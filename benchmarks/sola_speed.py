@@ -2,8 +2,8 @@
 
     python benchmarks/sola_speed.py [--videos 300] [--rows 200] [--channels 2048] [--batch 256] [--hidden 1024]
 
-ours      `pipeline.subsequences` and `SoLa.at_centers`: one indexing of the array on disk a batch, and convolutions at
-          the gathered rows alone
+ours      `subsequences` of the command and `SoLa.at_centers`: one indexing of the array on disk a batch, and
+          convolutions at the gathered rows alone
 loops     crops cut video by video in a Python loop, the module on all rows of each crop, the gathered rows afterwards
 floor     the multiplications that ours needs, forward and backward, at the rate of a large matrix product here
 
@@ -32,7 +32,7 @@ sys.path[:0] = [str(ROOT)]
 
 from encoders.similarity import similarity_bce, target_tsm  # noqa: E402
 from encoders.sola import Projector, SoLa  # noqa: E402
-from pipeline.subsequences import Gathering, Subsequences  # noqa: E402
+from pipeline.commands.sola.subsequences import Gathering, Subsequences  # noqa: E402
 
 GATHERING = Gathering(8, 8)
 PROJECTOR_HIDDEN = 512

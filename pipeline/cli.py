@@ -1,4 +1,4 @@
-"""The command line: the first word is the command, the rest fills that command's dataclass (`pipeline.config`).
+"""The command line: the first word is the command, the rest fills that command's dataclass.
 
     pipeline COMMAND [--config NAME_OR_PATH] [--flag value ...]
 
@@ -8,39 +8,13 @@ Exit codes: 0 all that was asked was done; 1 something failed, and what was fini
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from pipeline import config as options
-from pipeline.flags import first_line, parse
-
-
-class Command(NamedTuple):
-    """What a word on the command line stands for."""
-
-    options: type[Any]
-    module: str  # its `run(options) -> exit code`
-    positional: str | None = None
-
-
-COMMANDS = {
-    "demo": Command(options.DemoConfig, "pipeline.demo"),
-    "extract": Command(options.ExtractConfig, "pipeline.extract"),
-    "pretrain": Command(options.PretrainConfig, "pipeline.pretrain"),
-    "bsp-synth": Command(options.BspConfig, "pipeline.bsp"),
-    "lofi-train": Command(options.LofiTrainConfig, "pipeline.lofi"),
-    "sola": Command(options.SolaConfig, "pipeline.sola"),
-    "localize": Command(options.LocalizeConfig, "pipeline.localize"),
-    "predict": Command(options.PredictConfig, "pipeline.predict", positional="video"),
-    "evaluate": Command(options.EvaluateConfig, "pipeline.evaluate"),
-    "analyze": Command(options.AnalyzeConfig, "pipeline.analyze"),
-    "describe": Command(options.DescribeConfig, "pipeline.describe", positional="path"),
-    "import-features": Command(options.ImportFeaturesConfig, "pipeline.import_features"),
-    "merge-features": Command(options.MergeFeaturesConfig, "pipeline.merge_features", positional="stores"),
-}
+from pipeline.commands.table import COMMANDS, Command
+from pipeline.options.flags import first_line, parse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,7 +68,7 @@ def _run(command: Command, parsed: Any) -> int:
     # wants a core, be it our own decoding process, training on two cores then takes eight times as long as on one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        return int(importlib.import_module(command.module).run(parsed))
+        return command.run(parsed)
     except KeyboardInterrupt:
         return _fail("interrupted; what was finished stays, and the same command goes on from there", code=130)
     except BrokenPipeError:

@@ -1,0 +1,1 @@
+"""Training on trimmed clips, which `pretrain` and `bsp-synth` share."""

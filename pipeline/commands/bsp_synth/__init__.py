@@ -1,0 +1,1 @@
+"""`pipeline bsp-synth` (BSP, ICCV 2021)."""

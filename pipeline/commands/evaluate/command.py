@@ -1,0 +1,62 @@
+"""`pipeline evaluate`: ground truth and detections to metrics (`pipeline.measures.detection_metrics`)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.commands.evaluate.options import EvaluateConfig
+from pipeline.data.annotations import format_blemishes, read_annotations
+from pipeline.data.detections import read_detection_table
+from pipeline.data.files import write_json
+from pipeline.measures.detection_metrics import (
+    ACTIVITYNET_TIOU,
+    GroundTruth,
+    detection_metrics,
+    mismatches,
+    proposal_metrics,
+)
+
+
+def run(config: EvaluateConfig) -> int:
+    """`pipeline evaluate`: print the metrics, and write them if asked."""
+    metrics, notes = evaluate(config)
+    if line := format_blemishes(notes):
+        print(f"note: {line}", file=sys.stderr)
+    print("\n".join(_table(metrics)))
+    if config.json is not None:
+        write_json(config.json, metrics)
+    return 0
+
+
+def evaluate(config: EvaluateConfig) -> tuple[dict[str, Any], dict[str, int]]:
+    """The metrics of two files in percent, as `--json` writes them, and counts of what was odd in the files."""
+    annotations = read_annotations(config.ground_truth, as_written=True)
+    try:
+        truth = GroundTruth.of(annotations.in_subset(config.subset))
+    except ValueError as error:
+        raise ValueError(f"{config.ground_truth}, subset {config.subset!r}: {error}") from error
+    detections = read_detection_table(config.predictions)
+    metrics = detection_metrics if config.task == "detection" else proposal_metrics
+    notes = {**annotations.blemishes, **mismatches(truth, detections, config.task)}
+    return metrics(truth, detections, config.tiou or ACTIVITYNET_TIOU), notes
+
+
+# --- Average precision ------------------------------------------------------------------------------------------------
+
+
+# --- Average recall ---------------------------------------------------------------------------------------------------
+
+
+# --- Shared -----------------------------------------------------------------------------------------------------------
+
+
+def _table(metrics: Mapping[str, Any]) -> list[str]:
+    """The metrics as lines for the terminal."""
+    if "map" in metrics:
+        rows = [(f"mAP@{tiou:.2f}", value) for tiou, value in zip(metrics["tiou"], metrics["map"], strict=True)]
+        rows.append(("average mAP", metrics["average_map"]))
+    else:
+        rows = [(name.upper(), value) for name, value in metrics.items()]
+    return [f"{name:<12} {value:6.2f} %" for name, value in rows]

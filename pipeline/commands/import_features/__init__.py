@@ -1,0 +1,1 @@
+"""`pipeline import-features`."""

@@ -1,0 +1,296 @@
+"""`pipeline localize`: a feature store and segments to a trained head, detections and metrics.
+
+    RUN/head.safetensors, head.json        the head of the epoch with the lowest validation loss, or of the last one
+                                           (`training.keep`), and how to use it
+    RUN/encoder.safetensors, encoder.json  what made the features, so that `pipeline predict` can start from videos;
+                                           of merged features, encoder_1.safetensors and so on; of refined ones,
+                                           sola.safetensors too
+    RUN/detections.json, metrics.json      what the head finds in the validation subset, and how good that is
+
+beside what every run folder holds (`pipeline.training.run_folder`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from encoders.devices import resolve_device
+from pipeline.commands.evaluate import command as evaluate
+from pipeline.commands.evaluate.options import EvaluateConfig
+from pipeline.commands.localize.options import LocalizeConfig
+from pipeline.commands.localize.video_scores import VideoScores, read_video_scores
+from pipeline.data.annotations import Annotations, Video, format_blemishes, read_annotations
+from pipeline.data.detections import write_detections
+from pipeline.data.features import SOLA_WEIGHTS, FeatureStore, load_finite
+from pipeline.data.files import copy_whole, match_ids
+from pipeline.detection.detector import PROPOSAL, FeatureRows, LocalizeRun, build_head, detect_all, save_run
+from pipeline.detection.windows import TrainingWindows, WindowBatch, cut_training_windows
+from pipeline.terminal.notes import print_note, some
+from pipeline.training.batches import load_batches
+from pipeline.training.loop import fit
+from pipeline.training.run_folder import METRICS, begin_run, is_finished
+
+DETECTIONS = "detections.json"
+
+
+def run(config: LocalizeConfig) -> int:
+    """Train, detect, score. An interrupted run goes on, a finished one is left as it is. Returns the exit code.
+
+    Raises:
+        ValueError: input that cannot be trained on, or a run folder with other options.
+        FileNotFoundError: no feature store, no annotations.
+    """
+    begin_run(config.out, config)
+    if is_finished(config.out):
+        print(f"{config.out} is finished, its metrics are in {METRICS}; delete the folder to train again")
+        return 0
+    data = read_data(config)
+    _copy_encoders(config, data)
+    localizer = _build(config, data)
+    _train(config, data, localizer)
+    save_run(localizer)
+    _detect(config, data, localizer)
+    scored = EvaluateConfig(
+        ground_truth=config.annotations,
+        predictions=config.out / DETECTIONS,
+        subset=config.val_subset,
+        tiou=config.tiou,
+        json=config.out / METRICS,
+    )
+    return evaluate.run(scored)
+
+
+# --- What there is to train on ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LocalizeData:
+    """Features and annotations that belong together.
+
+    Attributes:
+        store: the features.
+        train: videos with features to train on, by their id in the store.
+        val: videos with features to detect in.
+        labels: classes of the training segments.
+        video_scores: others' classification of the videos to detect in, if its classes are to be used.
+    """
+
+    store: FeatureStore
+    train: dict[str, Video]
+    val: dict[str, Video]
+    labels: tuple[str, ...]
+    video_scores: VideoScores | None = None
+
+
+def read_data(config: LocalizeConfig) -> LocalizeData:
+    """Open the store, read the annotations, match the two, and say on stderr what is odd about them.
+
+    Raises:
+        ValueError: a subset that is empty, or that has no features or no segments; features of different widths; video
+            scores that cannot be used, or none where the head has no classes.
+    """
+    if not config.classes and config.video_scores is None:
+        raise ValueError("classes is false, so nothing says which action a segment shows; give --video-scores")
+    store = FeatureStore.open(config.features)
+    annotations = read_annotations(config.annotations, ambiguous=config.ambiguous)
+    if line := format_blemishes(annotations.blemishes):
+        print(f"note: {line}", file=sys.stderr)
+    train = _videos_with_features(config, store, annotations, config.train_subset)
+    val = _videos_with_features(config, store, annotations, config.val_subset)
+    store.channels_of([*train, *val])
+    labels = Annotations(train, {}).labels
+    print_note(
+        "videos last otherwise than their annotation says; look whether they are the files that were annotated",
+        [video_id for video_id, video in {**train, **val}.items() if _differs(video, store.videos[video_id].duration)],
+    )
+    print_note("videos have features but no annotations; they are not used", _unannotated(store, annotations))
+    print_note(
+        "videos have one row of features, which tells nothing of time; extract with a smaller sampling.step",
+        [video_id for video_id in {**train, **val} if store.videos[video_id].rows == 1],
+    )
+    wanted = Annotations(val, {}).labels
+    if config.video_scores is not None:
+        scores = _video_scores(config.video_scores, [video.id for video in val.values()], wanted)
+        return LocalizeData(store, train, val, labels, scores)
+    print_note(
+        f"classes occur in subset {config.val_subset!r} alone and cannot be found",
+        [label for label in wanted if label not in labels],
+    )
+    return LocalizeData(store, train, val, labels)
+
+
+def _video_scores(path: Path, video_ids: Collection[str], wanted: Collection[str]) -> VideoScores:
+    """The scores of the videos to detect in, which show the `wanted` classes."""
+    scores = read_video_scores(path, video_ids)
+    absent = [label for label in wanted if label not in scores.labels]
+    if len(absent) == len(wanted):
+        raise ValueError(
+            f"{path}: none of its classes ({some(scores.labels)}) is annotated ({some(wanted)} are); give the scores "
+            "for this data set, with its spelling of the classes"
+        )
+    print_note(f"classes are not in {path} and cannot be found", absent)
+    print_note(
+        f"videos have no scores in {path}; nothing is detected in them",
+        [video_id for video_id in video_ids if video_id not in scores.by_video],
+    )
+    return scores
+
+
+def _videos_with_features(
+    config: LocalizeConfig, store: FeatureStore, annotations: Annotations, subset: str
+) -> dict[str, Video]:
+    """The videos of a subset by the ids that the store has for them."""
+    try:
+        videos = annotations.in_subset(subset)
+    except ValueError as error:
+        raise ValueError(f"{config.annotations}: {error}; give --train-subset and --val-subset") from error
+    id_in_store = match_ids(videos, store.videos)
+    if not id_in_store:
+        raise ValueError(
+            f"{store.path} has features of none of the {len(videos)} videos of subset {subset!r} of "
+            f"{config.annotations}: its videos are {some(store.videos)}, those of the subset {some(videos)}; "
+            "run `pipeline extract` on them"
+        )
+    if not any(videos[video_id].segments for video_id in id_in_store):
+        raise ValueError(
+            f"{config.annotations}: no video of subset {subset!r} that has features has a segment; annotate some, or "
+            "give another --train-subset or --val-subset"
+        )
+    absent = [video_id for video_id in videos if video_id not in id_in_store]
+    print_note(f"videos of subset {subset!r} have no features in {store.path}; run `pipeline extract` on them", absent)
+    return {id_in_store[video_id]: video for video_id, video in videos.items() if video_id in id_in_store}
+
+
+def _differs(video: Video, duration: float) -> bool:
+    """Whether the annotated duration is off by more than 5 % and a second."""
+    return video.duration is not None and abs(video.duration - duration) > max(1.0, 0.05 * duration)
+
+
+def _unannotated(store: FeatureStore, annotations: Annotations) -> list[str]:
+    annotated = set(match_ids(annotations.videos, store.videos).values())
+    return [video_id for video_id in store.videos if video_id not in annotated]
+
+
+# --- Training ---------------------------------------------------------------------------------------------------------
+
+
+def _build(config: LocalizeConfig, data: LocalizeData) -> LocalizeRun:
+    """An untrained head for these classes and channels, its weights drawn from the seed."""
+    torch.manual_seed(config.training.seed)
+    channels = data.store.videos[next(iter(data.train))].channels
+    arguments: dict[str, Any] = {
+        "in_channels": channels,
+        "num_classes": len(data.labels) if config.classes else 0,
+        **asdict(getattr(config, config.head)),
+    }
+    unified = None if config.unified is None else {"channels": channels, **asdict(config.unified)}
+    return LocalizeRun(
+        path=config.out,
+        head=build_head(config.head, arguments, unified),
+        name=config.head,
+        arguments=arguments,
+        labels=data.labels if config.classes else (PROPOSAL,),
+        rescale=config.rescale,
+        post=config.post,
+        header=data.store.header,
+        row_step=config.row_step,
+        unified=unified,
+    )
+
+
+def _train(config: LocalizeConfig, data: LocalizeData, localizer: LocalizeRun) -> None:
+    train = _cut(config, data, "train", data.train)
+    val = _cut(config, data, "val", data.val)
+    if len(train) == 0:
+        length, cure = _window_length(config)
+        raise ValueError(
+            f"{config.annotations}: every segment of subset {config.train_subset!r} is longer than the windows of "
+            f"{length}, or lies behind the end of its video; {cure}"
+        )
+    training = config.training
+    batches = load_batches(train, training.batch_size, shuffle_seed=training.seed, num_workers=training.num_workers)
+    val_batches = load_batches(val, training.batch_size, num_workers=training.num_workers) if len(val) else None
+    line = fit(localizer.head, _losses, batches, val_batches, run=config.out, training=training)
+    print(f"kept the weights of epoch {line['epoch']}", file=sys.stderr)
+    for windows in (train, val):
+        windows.path.unlink(missing_ok=True)
+
+
+def _cut(config: LocalizeConfig, data: LocalizeData, role: str, videos: dict[str, Video]) -> TrainingWindows:
+    windows = cut_training_windows(
+        config.out / f"windows_{role}.npy",
+        data.store,
+        videos,
+        data.labels,
+        num_rows=getattr(config, config.head).num_snippets,
+        longest=config.post.window,
+        rescale=config.rescale,
+        row_step=config.row_step,
+    )
+    length, cure = _window_length(config)
+    print_note(
+        f"segments ({role}) lie in no window of {length} by more than 90 %, or behind the end of their "
+        f"video; nothing is learnt from them: {cure}, or check the video files",
+        windows.left_out,
+    )
+    return windows
+
+
+def _window_length(config: LocalizeConfig) -> tuple[str, str]:
+    """How long windows are, and how they can be made longer."""
+    if config.rescale == "none":
+        head = config.head
+        return f"{getattr(config, head).num_snippets} rows", f"give more --{head}.num-snippets or a greater --row-step"
+    return f"{config.post.window:g} s", "give a longer --post.window"
+
+
+def _losses(head: Any, batch: WindowBatch) -> dict[str, Tensor]:
+    output = head(batch.features)
+    losses: dict[str, Tensor] = head.loss(output, head.targets(batch.segments, batch.labels))
+    return losses
+
+
+def _copy_encoders(config: LocalizeConfig, data: LocalizeData) -> None:
+    """What `predict` needs to make features as the store's: the encoders, and the SoLa module behind them."""
+    store = data.store
+    if store.header.sola is not None:
+        if not (store.path / SOLA_WEIGHTS).exists():
+            raise ValueError(f"{store.path} lacks {SOLA_WEIGHTS}; copy the store again, or repeat `pipeline sola`")
+        copy_whole(store.path / SOLA_WEIGHTS, config.out / SOLA_WEIGHTS)
+    weights = [store.path / name for name in store.header.encoder_files]
+    if not all(path.exists() for path in weights):
+        print(f"note: {store.path} has no encoder, so {config.out} cannot predict from videos", file=sys.stderr)
+        return
+    for path in weights:
+        copy_whole(path, config.out / path.name)
+
+
+# --- Detections -------------------------------------------------------------------------------------------------------
+
+
+def _detect(config: LocalizeConfig, data: LocalizeData, localizer: LocalizeRun) -> None:
+    """Detect in every video of the validation subset and write it down, under the annotations' ids."""
+    localizer.head.eval().to(resolve_device(config.training.device))
+    scores = data.video_scores
+    found = detect_all(localizer, _feature_rows(data), classes=scores is None)
+    progress = track(found, "detecting", total=len(data.val), console=Console(stderr=True))
+    results = {video.id: detections for video, detections in zip(data.val.values(), progress, strict=True)}
+    if scores is not None:
+        least = max(config.post.min_score, 0.0)
+        results = {name: scores.fuse(name, proposals, config.fusion, least) for name, proposals in results.items()}
+    write_detections(config.out / DETECTIONS, results)
+
+
+def _feature_rows(data: LocalizeData) -> Iterator[FeatureRows]:
+    for video_id in data.val:
+        stored = data.store.videos[video_id]
+        yield FeatureRows(load_finite(data.store, video_id), stored.timeline, stored.duration)

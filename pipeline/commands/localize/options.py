@@ -1,0 +1,61 @@
+"""What `pipeline localize` can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from heads.options import GTADOptions
+from pipeline.detection.options import PostConfig
+from pipeline.encoding.options import SolaModuleConfig
+from pipeline.training.options import TrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalizeConfig:
+    """Features and segments to a trained head, detections and metrics."""
+
+    features: Path
+    """Feature store."""
+    annotations: Path
+    """Annotation file, or folder of THUMOS14's or Charades-STA's text files (`pipeline.data.annotations`)."""
+    ambiguous: Literal["drop", "keep"] = "drop"
+    """THUMOS14's intervals labelled "Ambiguous": `drop` them, as the ActivityNet code and ActionFormer do, or `keep`
+    them as training segments without a class, as G-TAD does. No metric counts them."""
+    out: Path
+    """Run folder."""
+    head: Literal["gtad"] = "gtad"
+    """Which head."""
+    train_subset: str = "training"
+    """Subset that trains; `a|b`: a, or in files without a, b."""
+    val_subset: str = "validation"
+    """Subset that is detected in and scored."""
+    rescale: Literal["linear", "bins", "none"] = "linear"
+    """How features are brought to T rows: linear interpolation, or the mean over bins of BSN and G-TAD. `none`: not at
+    all; windows are T rows as they are, each half over the next, filled up with zeros (G-TAD on THUMOS14)."""
+    row_step: int = 1
+    """Use every n-th row of the features (G-TAD on THUMOS14's features of every frame: 5)."""
+    unified: SolaModuleConfig | None = None
+    """Put a SoLa module before the head and train both with the head's loss, without similarity matching (the paper's
+    Table 4). Left out: none; what `pipeline sola` made needs no flag."""
+    classes: bool = True
+    """The head scores each class in each segment. `--classes=false`: segments alone, as in the papers; their classes
+    come from `video_scores`, and `predict` calls all of them `action`."""
+    video_scores: Path | None = None
+    """Others' classification of whole videos, which gives the detections of this run their classes, in place of the
+    head's own: UntrimmedNet's .npy for THUMOS14, or a JSON {"results": {VIDEO_ID: [scores]}, "class": [names]} as
+    CUHK's for ActivityNet. The two best scores of a video must not be negative, which a logit can be. `predict` has the
+    head's own classes alone."""
+    fusion: Literal["top2", "top1-share"] = "top2"
+    """How: each segment once for each of the video's two best classes, its score times theirs (ActivityNet, THUMOS14);
+    or for the best one, times its share in the sum of the two (HACS)."""
+    gtad: GTADOptions = field(default_factory=GTADOptions)
+    post: PostConfig = field(default_factory=PostConfig)
+    tiou: tuple[float, ...] = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+    """tIoU thresholds of the metrics."""
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(lr=4e-3, num_workers=0))
+
+    def __post_init__(self) -> None:
+        if self.row_step < 1:
+            raise ValueError(f"row_step is {self.row_step}; it must be at least 1")

@@ -1,0 +1,1 @@
+"""`pipeline lofi-train` (LoFi, NeurIPS 2021)."""

@@ -1,0 +1,1 @@
+"""`pipeline sola` (SoLa, CVPR 2023)."""

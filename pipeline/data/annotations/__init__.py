@@ -1,0 +1,23 @@
+"""Annotation files in the forms in which they are published, to one type."""
+
+from pipeline.data.annotations.reading import (
+    AMBIGUOUS,
+    Annotations,
+    Segment,
+    Video,
+    format_blemishes,
+    holds_annotations,
+    read_annotations,
+    write_annotations,
+)
+
+__all__ = [
+    "AMBIGUOUS",
+    "Annotations",
+    "Segment",
+    "Video",
+    "format_blemishes",
+    "holds_annotations",
+    "read_annotations",
+    "write_annotations",
+]

@@ -1,0 +1,1 @@
+"""Features to detections, by a trained head; what `localize` and `predict` share."""

@@ -1,0 +1,25 @@
+"""How scored cells become detections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostConfig:
+    """From scored cells to detections."""
+
+    nms: Literal["gaussian", "bmn", "none"] = "gaussian"
+    """Soft-NMS, per class."""
+    sigma: float = 0.8
+    """Width of the Gaussian (G-TAD on ActivityNet: 0.8; LoFi: 0.84); alpha of the BMN variant (0.4)."""
+    max_detections: int = 100
+    """Detections kept for a video (THUMOS14: 200); times the classes that `fusion` gives each of them."""
+    max_per_window: int | None = None
+    """Soft-NMS also within each window, first, and this many go on (G-TAD on THUMOS14: 200). Left out: all."""
+    min_score: float = 1e-4
+    """Detections below are dropped."""
+    window: float = 300.0
+    """Seconds that one pass sees at most; longer videos are cut into windows that overlap by half. Without meaning for
+    `rescale: none`."""

@@ -1,0 +1,1 @@
+"""Videos to features in memory; what `extract`, `sola` and `predict` share."""

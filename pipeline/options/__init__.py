@@ -1,0 +1,1 @@
+"""Flags, YAML files and keywords to a command's dataclass."""
