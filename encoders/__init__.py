@@ -20,9 +20,13 @@ from encoders.tsm import ResNetTSM, tsm_tiny
 from encoders.tsn import TSN
 from encoders.weights import load_weights
 
-__all__ = ["ENCODERS", "Encoder", "build_encoder"]
+__all__ = ["ENCODERS", "Builder", "Encoder", "build_encoder"]
 
-ENCODERS: dict[str, Callable[..., Encoder]] = {
+Builder = Callable[..., Encoder]
+"""`build(name, *, num_frames, frame_stride, size)`, of which any keyword may be left out: an encoder, weights random,
+that knows itself under `name`."""
+
+ENCODERS: dict[str, Builder] = {
     "tsn_r18": partial(TSN, depth="r18"),
     "tsn_r50": partial(TSN, depth="r50"),
     "tsn_efficientnet_lite0": EfficientNetTSN,
@@ -81,6 +85,7 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
 def build_encoder(
     name: str,
     *,
+    builder: Builder | None = None,
     weights: str | Path | None = None,
     num_frames: int | None = None,
     size: int | None = None,
@@ -91,7 +96,8 @@ def build_encoder(
     """The encoder called `name`, in training mode.
 
     Args:
-        name: a key of `ENCODERS`.
+        name: a key of `ENCODERS`, or whatever an encoder of others is called.
+        builder: what builds it; None: `ENCODERS[name]`.
         weights: see `encoders.weights.load_weights`. None: the registered pretrained weights.
         num_frames: frames of a clip (L). None: the encoder's own, as with the next two.
         size: side of the square crop in pixels; the short side before cropping is scaled with it.
@@ -100,13 +106,18 @@ def build_encoder(
         seed: draws what is random: all weights for `weights="random"`. The global random state is left as it is.
 
     Raises:
-        ValueError: no such encoder, a number out of range, or weights that are not there or do not fit.
+        ValueError: no such encoder, a number out of range, weights that are not there or do not fit, or a builder that
+            builds something else.
     """
-    if name not in ENCODERS:
+    if builder is None and name not in ENCODERS:
         raise ValueError(f"there is no encoder {name!r}: choose one of {', '.join(ENCODERS)}")
     given = {"num_frames": num_frames, "size": size, "frame_stride": frame_stride}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the accelerators' states too
-        encoder = ENCODERS[name](name, **{key: value for key, value in given.items() if value is not None})
+        build = builder or ENCODERS[name]
+        encoder = build(name, **{key: value for key, value in given.items() if value is not None})
+    if not isinstance(encoder, Encoder) or encoder.name != name:
+        found = f"one called {encoder.name!r}" if isinstance(encoder, Encoder) else type(encoder).__name__
+        raise ValueError(f"{name!r} gave {found}; expected an encoders.Encoder that was given name={name!r}")
     load_weights(encoder, weights, allow_missing=allow_missing)
     return encoder

@@ -69,6 +69,13 @@ def modernise(network: nn.Module) -> None:
 
 
 def _import_zoo(family: str) -> Any:
+    """The zoo's module, imported here alone: no other encoder needs the package. ValueError if it is not there."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # a package that it imports compiles functions with torch.jit
-        return importlib.import_module(f"pytorchvideo.models.hub.{family}")
+        try:
+            return importlib.import_module(f"pytorchvideo.models.hub.{family}")
+        except ImportError as error:
+            raise ValueError(
+                f"i3d_r50, slow_r50 and x3d_m are pytorchvideo's, which cannot be imported here ({error}): "
+                "run `pip install pytorchvideo` (it comes as source and needs no compiler), or choose another encoder"
+            ) from error

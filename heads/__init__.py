@@ -1,8 +1,28 @@
 """Networks on feature sequences (B, C, T), chosen by name; each brings its targets, its loss and its decoding.
 
-Positions are in rows: a window of T rows spans [0, T].
+What a head is, `heads.base` says; what each can be told, `heads.options`, which does without torch, as this module
+does: a head is imported when it is built.
 """
 
-from heads.gtad import GTAD
+from __future__ import annotations
 
-HEADS = {"gtad": GTAD}
+import importlib
+from typing import Any, NamedTuple
+
+from heads.options import GTADOptions
+
+
+class HeadEntry(NamedTuple):
+    """A head of this package."""
+
+    options: type[Any]
+    module: str
+    name: str
+
+    def load(self) -> Any:
+        """The class (`heads.base.Head`)."""
+        return getattr(importlib.import_module(self.module), self.name)
+
+
+# A new head is a file here, its options in `heads.options`, and a line below.
+HEADS = {"gtad": HeadEntry(GTADOptions, "heads.gtad", "GTAD")}

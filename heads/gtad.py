@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heads.base import Proposals
 from heads.labels import boundary_scores, cell_ious, clip_segments
 from heads.losses import class_loss, iou_classification_loss, iou_regression_loss, node_loss
+from heads.options import GTADOptions
 from heads.sgalign import CONTEXT_BINS, INNER_BINS, SGAlign, valid_cells
 
 NUM_NEIGHBOURS = 3
@@ -40,11 +42,6 @@ class GTADTargets(NamedTuple):
     end: Tensor  # (B, T)
     iou: Tensor  # (B, D, T)
     label: Tensor  # (B, D, T) long, -1: no class
-
-
-class Proposals(NamedTuple):
-    segments: Tensor  # (B, N, 2) rows
-    scores: Tensor  # (B, N, K); K = 1 without classes
 
 
 def nearest_rows(feats_BCT: Tensor) -> Tensor:
@@ -144,6 +141,8 @@ class GTAD(nn.Module):
         cls_pseudocount: see `heads.losses.iou_classification_loss`.
         class_weight: weight of the loss on the action classes.
     """
+
+    Options = GTADOptions
 
     def __init__(
         self,

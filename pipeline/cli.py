@@ -2,7 +2,8 @@
 
     pipeline COMMAND [--config NAME_OR_PATH] [--flag value ...]
 
-A stage, and with it torch, is imported only when its command runs, so that help and mistyped flags answer at once.
+A stage, and with it torch, is imported only when its command runs, so that help and mistyped flags answer at once; and
+nothing at all before it is known that our own packages are not hidden by others of their names.
 Exit codes: 0 all that was asked was done; 1 something failed, and what was finished stays; 2 the call was wrong.
 """
 
@@ -11,10 +12,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.commands.table import COMMANDS, Command
-from pipeline.options.flags import first_line, parse
+from pipeline.options.packaged import check_not_hidden
+
+if TYPE_CHECKING:
+    from pipeline.commands.table import Command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,6 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(words: list[str]) -> int:
+    try:
+        check_not_hidden()
+    except ValueError as error:
+        return _fail(str(error), code=2)
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0
@@ -37,6 +44,13 @@ def _main(words: list[str]) -> int:
 
         print(version("tal-pipeline"))
         return 0
+    return _call(words)
+
+
+def _call(words: list[str]) -> int:
+    from pipeline.commands.table import COMMANDS
+    from pipeline.options.flags import parse
+
     if words[0] not in COMMANDS:
         return _fail(f"there is no command {words[0]!r}; the commands are {', '.join(COMMANDS)}", code=2)
     command = COMMANDS[words[0]]
@@ -48,6 +62,9 @@ def _main(words: list[str]) -> int:
 
 
 def _overview() -> str:
+    from pipeline.commands.table import COMMANDS
+    from pipeline.options.parser import first_line
+
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {first_line(command.options)}" for name, command in COMMANDS.items()]
     return "\n".join(
@@ -64,11 +81,8 @@ def _overview() -> str:
 
 
 def _run(command: Command, parsed: Any) -> int:
-    # Read when torch is loaded. By default OpenMP's threads wait for each other by spinning, and where anything else
-    # wants a core, be it our own decoding process, training on two cores then takes eight times as long as on one.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        return command.run(parsed)
+        return 1 if command.run(parsed).failed else 0
     except KeyboardInterrupt:
         return _fail("interrupted; what was finished stays, and the same command goes on from there", code=130)
     except BrokenPipeError:

@@ -64,7 +64,7 @@ class ClipList:
         return chosen
 
 
-def read_clips(path: Path, videos: Path | None = None) -> ClipList:
+def read_clips(path: Path, videos: Path | None = None, *, form: str | None = None) -> ClipList:
     """Read a Kinetics csv, a folder of `class_name/clip.mp4` (or `split/class_name/clip.mp4`), or annotations in JSON.
 
     The csv has the columns `label,youtube_id,time_start,time_end[,split]`. Its files are looked for in `videos` (left
@@ -73,7 +73,7 @@ def read_clips(path: Path, videos: Path | None = None) -> ClipList:
     ActivityNet: training, validation, testing; a list without splits is divided by `split_by_hash` on the source video.
 
     Of annotations (`read_annotations`), each segment is a clip. The videos are looked for in the same way, by their id
-    with or without ActivityNet's `v_`.
+    with or without ActivityNet's `v_`. With a `form`, `path` holds annotations in it, whatever it looks like.
 
     A clip that is listed twice is one clip.
 
@@ -85,10 +85,13 @@ def read_clips(path: Path, videos: Path | None = None) -> ClipList:
         raise FileNotFoundError(f"{path}: there is no such csv, annotation JSON, or folder of class_name/clip.mp4")
     blemishes: Counter[str] = Counter()
     folder = videos or path.parent
-    if path.is_dir():
+    if form is not None or path.name.endswith((".json", ".json.gz")):
+        listed, wanted = (
+            _clips_of_annotations(path, folder, form, blemishes),
+            f"ID.mp4 in {folder}; give --videos FOLDER",
+        )
+    elif path.is_dir():
         listed, wanted = _clips_of_tree(path, blemishes), "class_name/clip.mp4 in it"
-    elif path.name.endswith((".json", ".json.gz")):
-        listed, wanted = _clips_of_annotations(path, folder, blemishes), f"ID.mp4 in {folder}; give --videos FOLDER"
     else:
         listed = _clips_of_table(path, folder, blemishes)
         wanted = f"ID_000010_000020.mp4 or ID.mp4 in {folder}; give --videos FOLDER"
@@ -117,8 +120,10 @@ def _clips_of_tree(folder: Path, blemishes: Counter[str]) -> Iterator[tuple[str,
         yield _TRIMMED.sub("", file.stem), Clip(file, folders[-1], None, None, subset)
 
 
-def _clips_of_annotations(path: Path, folder: Path, blemishes: Counter[str]) -> Iterator[tuple[str, Clip]]:
-    annotations = read_annotations(path)
+def _clips_of_annotations(
+    path: Path, folder: Path, form: str | None, blemishes: Counter[str]
+) -> Iterator[tuple[str, Clip]]:
+    annotations = read_annotations(path, form=form)
     blemishes.update(annotations.blemishes)
     files = find_videos(folder)
     matches = match_ids(annotations.videos, files)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
 from encoders import Encoder
 from pipeline.clips.batches import ClipForm, FrameArray, decode_clips, fits_in_memory
 from pipeline.clips.options import ClipTrainingConfig
 from pipeline.clips.reading import Clip, read_clips
-from pipeline.data.annotations import format_blemishes
+from pipeline.terminal.notes import print_counts, progress
 
 
 @dataclass(frozen=True)
@@ -31,9 +28,8 @@ def read_clip_sets(config: ClipTrainingConfig) -> tuple[ClipSet, ClipSet]:
     Raises:
         ValueError: no training clip.
     """
-    found = read_clips(config.clips, config.videos)
-    if line := format_blemishes(found.blemishes):
-        print(f"note: {line}", file=sys.stderr)
+    found = read_clips(config.clips, config.videos, form=config.annotation_format)
+    print_counts(found.blemishes)
     try:
         train = ClipSet(found.in_subset("training"))
     except ValueError as error:
@@ -72,9 +68,9 @@ def decode_if_small(
 
 def _decode(config: ClipTrainingConfig, resize: int, clip_set: ClipSet, failed: dict[str, str]) -> ClipSet:
     decoded = decode_clips(clip_set.clips, resize, num_workers=config.training.num_workers)
-    progress = track(decoded, "decoding clips", total=len(clip_set.clips), console=Console(stderr=True))
     clips, frames = [], []
-    for clip, result in zip(clip_set.clips, progress, strict=True):
+    watched = progress(decoded, "decoding clips", total=len(clip_set.clips))
+    for clip, result in zip(clip_set.clips, watched, strict=True):
         if result.frames is None:
             failed[str(clip)] = result.reason
         else:

@@ -7,6 +7,7 @@ and with it torch, is imported when the command runs.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
@@ -23,6 +24,7 @@ from pipeline.commands.merge_features.options import MergeFeaturesConfig
 from pipeline.commands.predict.options import PredictConfig
 from pipeline.commands.pretrain.options import PretrainConfig
 from pipeline.commands.sola.options import SolaConfig
+from pipeline.terminal.outcome import Outcome
 
 
 class Command(NamedTuple):
@@ -33,10 +35,14 @@ class Command(NamedTuple):
     positional: str | None = None  # the field that is given without a flag
 
     @property
-    def run(self) -> Callable[[Any], int]:
-        """The command's `run(options) -> exit code`."""
+    def run(self) -> Callable[[Any], Outcome]:
+        """The command's `run(options)`."""
+        # Read when torch is loaded. By default OpenMP's threads wait for each other by spinning, and where anything
+        # else wants a core, be it our own decoding process, training on two cores then takes eight times as long as on
+        # one.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         module = importlib.import_module(f"pipeline.commands.{self.folder}.command")
-        return cast("Callable[[Any], int]", module.run)
+        return cast("Callable[[Any], Outcome]", module.run)
 
 
 COMMANDS = {

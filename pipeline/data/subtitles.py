@@ -8,8 +8,10 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline.data.detections import Detection
+if TYPE_CHECKING:  # which writes itself by this module
+    from pipeline.data.detections import Detection
 
 
 def write_subtitles(path: Path, detections: Sequence[Detection], *, least_share: float = 0.0) -> None:

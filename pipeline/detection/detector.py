@@ -8,7 +8,7 @@ Shapes: B windows, V videos, N cells, K classes, M candidates.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from encoders.sola import SoLa
 from encoders.weights import save_weights
-from heads import HEADS
 from heads.nms import soft_nms
 from pipeline.data.detections import Detection
 from pipeline.data.features import StoreHeader
@@ -30,6 +29,7 @@ from pipeline.data.files import write_json
 from pipeline.data.snippets import Timeline
 from pipeline.detection.options import PostConfig
 from pipeline.detection.windows import FeatureArray, Rescale, Window, window_features, windows_of
+from pipeline.options.heads import find_head
 from pipeline.training.run_folder import read_run_json
 
 HEAD, HEAD_WEIGHTS, ENCODER = "head.json", "head.safetensors", "encoder.json"
@@ -48,7 +48,7 @@ class LocalizeRun:
     Attributes:
         path: run folder.
         head: the network, in evaluation mode.
-        name: key of `HEADS`.
+        name: of the head.
         arguments: what it was built with.
         labels: the K class names, in the order of its outputs.
         rescale: how features are brought to its T rows.
@@ -68,6 +68,11 @@ class LocalizeRun:
     header: StoreHeader
     row_step: int = 1
     unified: dict[str, Any] | None = None
+
+    @property
+    def num_snippets(self) -> int:
+        """T, the rows of a window."""
+        return int(self.head.num_snippets)  # type: ignore[arg-type]  # a number, which nn.Module does not know
 
     @property
     def encoder_weights(self) -> list[Path]:
@@ -103,6 +108,7 @@ class UnifiedHead(nn.Module):
     def __init__(self, sola: SoLa, head: nn.Module) -> None:
         super().__init__()
         self.sola, self.head = sola, head
+        self.num_snippets = head.num_snippets
         self.targets, self.loss, self.decode = head.targets, head.loss, head.decode
 
     def forward(self, feats_BCT: Tensor) -> Any:
@@ -110,9 +116,15 @@ class UnifiedHead(nn.Module):
         return self.head(self.sola(feats_BCT, feats_BCT.any(dim=1)))
 
 
-def build_head(name: str, arguments: Mapping[str, Any], unified: Mapping[str, Any] | None) -> nn.Module:
-    """An untrained head; behind a SoLa module where `unified` holds the arguments of one."""
-    head = HEADS[name](**arguments)
+def build_head(
+    name: str, arguments: Mapping[str, Any], unified: Mapping[str, Any] | None, *, named: Collection[str] = ()
+) -> nn.Module:
+    """An untrained head; behind a SoLa module where `unified` holds the arguments of one.
+
+    Raises:
+        ValueError: as `find_head`, or what the head's own class does not accept.
+    """
+    head: nn.Module = find_head(name, named=named)(**arguments)
     return head if unified is None else UnifiedHead(SoLa(**unified), head)
 
 
@@ -132,17 +144,22 @@ def save_run(run: LocalizeRun) -> None:
     write_json(run.path / HEAD, description)
 
 
-def load_run(path: Path) -> LocalizeRun:
+def load_run(path: Path, *, named: Collection[str] = ()) -> LocalizeRun:
     """Read a run folder of `pipeline localize`.
+
+    Args:
+        path: the folder.
+        named: the names of others' heads, `package.module:MyHead`, that the user has given on this call.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: it is no finished localize run, or its files do not fit each other.
+        ValueError: it is no finished localize run, its files do not fit each other, or it has a head that the user has
+            neither installed nor named.
     """
     described = read_run_json(path / HEAD, made_by="pipeline localize")
     header = read_run_json(path / ENCODER, made_by="pipeline localize")
     try:
-        head = build_head(described["head"], described["arguments"], described["unified"])
+        head = build_head(described["head"], described["arguments"], described["unified"], named=named)
         head.load_state_dict(load_file(path / HEAD_WEIGHTS))
         return LocalizeRun(
             path,
@@ -217,7 +234,7 @@ def _windows(run: LocalizeRun, video: FeatureRows) -> list[Window]:
         video.timeline,
         len(video.features),
         video.duration,
-        num_rows=run.arguments["num_snippets"],
+        num_rows=run.num_snippets,
         longest=run.post.window,
         rescale=run.rescale,
     )
@@ -232,7 +249,7 @@ def _batches(group: _Group) -> Iterator[list[_WindowOfVideo]]:
 @torch.inference_mode()
 def _best_cells(run: LocalizeRun, batch: list[_WindowOfVideo], classes: bool) -> Cells:
     """The best scored (cell, class) pairs of each window, (B, M), cut to their video."""
-    num_rows: int = run.arguments["num_snippets"]
+    num_rows = run.num_snippets
     proposals = run.head.decode(run.head(_features(run, batch, num_rows)))  # type: ignore[operator]
     scores_BNK = proposals.scores if classes else proposals.scores.sum(dim=2, keepdim=True)
     num_classes = scores_BNK.shape[2]

@@ -5,20 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline.encoding.video_features import VideoFeatures
-from pipeline.terminal.failures import Failure
-
-
-def report_failures(failures: list[Failure], num_videos: int, console: Console) -> None:
-    """The list at the end of a run."""
-    if failures:
-        console.print(f"{len(failures)} of {num_videos} videos failed; the others are done:")
-    for failure in failures:
-        console.print(f"  {failure.video_id}: {failure.reason}", markup=False, highlight=False)
+Result = TypeVar("Result")
 
 
 class ExtractionProgress:
@@ -27,7 +19,7 @@ class ExtractionProgress:
     The bar counts bytes of the files, which foretell the time better than their number does.
     """
 
-    def __init__(self, videos: Mapping[str, Path], console: Console) -> None:
+    def __init__(self, videos: Mapping[str, Path], *, show: bool) -> None:
         self._bytes = {video_id: path.stat().st_size for video_id, path in videos.items()}
         self._share_done = dict.fromkeys(videos, 0.0)
         self._num_frames = 0.0
@@ -37,7 +29,8 @@ class ExtractionProgress:
             BarColumn(),
             TextColumn("{task.fields[speed]:.0f} frames/s"),
             TimeRemainingColumn(),
-            console=console,
+            console=Console(stderr=True),
+            disable=not show,
         )
         self._task = self._bar.add_task(self._description(0), total=sum(self._bytes.values()), speed=0)
 
@@ -48,11 +41,11 @@ class ExtractionProgress:
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
-    def track(self, results: Iterable[VideoFeatures | Failure]) -> Iterator[VideoFeatures | Failure]:
-        """Pass results on and count them; a failed video counts as done."""
-        for number, result in enumerate(results, start=1):
+    def track(self, results: Iterable[Result]) -> Iterator[Result]:
+        """Pass on what came of each video, in their order, and count it; a failed one counts as done."""
+        for number, (video_id, result) in enumerate(zip(self._bytes, results, strict=True), start=1):
             yield result
-            self._advance(result.video_id, 1.0)
+            self._advance(video_id, 1.0)
             self._bar.update(self._task, description=self._description(number))
         self._bar.update(self._task, completed=sum(self._bytes.values()))  # what rounding left over
 

@@ -44,7 +44,7 @@ from pipeline.data.snippets import Sampling, SnippetAssembler, Timeline, sample_
 from pipeline.data.video import Decoder, VideoError, VideoInfo
 from pipeline.data.video.decoder_process import DecoderProcess
 from pipeline.data.video.flow import FlowReader
-from pipeline.terminal.failures import Failure
+from pipeline.terminal.outcome import Failure
 
 Frame = NDArray[np.uint8]  # (H, W, 3), or (H, W, 2) for flow
 OnFrames = Callable[[str, int, int], None]
@@ -127,8 +127,8 @@ class _Pass(NamedTuple):
 
 def _fail(failure: Failure, under_way: deque[_Video | Failure], batch: list[_Item]) -> None:
     """Put the failure in the place of its video, which began last if it began at all."""
-    batch[:] = [item for item in batch if item.video.video_id != failure.video_id]
-    if under_way and under_way[-1].video_id == failure.video_id:
+    batch[:] = [item for item in batch if item.video.video_id != failure.name]
+    if under_way and isinstance(under_way[-1], _Video) and under_way[-1].video_id == failure.name:
         under_way.pop()
     under_way.append(failure)
 

@@ -23,8 +23,9 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.data.annotations import Video
-from pipeline.data.detections import BoolArray, DetectionTable, FloatArray, IntArray
+from pipeline.data.detections import BoolArray, Detections, FloatArray, IntArray
 from pipeline.data.files import match_ids
+from pipeline.terminal.outcome import Outcome
 
 ACTIVITYNET_TIOU = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
@@ -62,8 +63,47 @@ class GroundTruth:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class DetectionMetrics(Outcome):
+    """Mean average precision in percent.
+
+    Attributes:
+        tiou: the thresholds.
+        map: mAP at each of them.
+        average_map: their mean.
+    """
+
+    tiou: tuple[float, ...]
+    map: tuple[float, ...]
+    average_map: float
+
+    @classmethod
+    def from_dict(cls, metrics: Mapping[str, Any]) -> DetectionMetrics:
+        """Of what `detection_metrics` gives, and `pipeline evaluate --json` writes."""
+        return cls(tiou=tuple(metrics["tiou"]), map=tuple(metrics["map"]), average_map=metrics["average_map"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposalMetrics(Outcome):
+    """Average recall of proposals in percent.
+
+    Attributes:
+        ar: average recall by the number of proposals a video: 1, 5, 10 and 100.
+        auc: area under the curve of average recall over the number of proposals.
+    """
+
+    ar: dict[int, float]
+    auc: float
+
+    @classmethod
+    def from_dict(cls, metrics: Mapping[str, Any]) -> ProposalMetrics:
+        """Of what `proposal_metrics` gives, and `pipeline evaluate --json` writes."""
+        recalls = {int(name.removeprefix("ar@")): value for name, value in metrics.items() if name.startswith("ar@")}
+        return cls(ar=recalls, auc=metrics["auc"])
+
+
 def detection_metrics(
-    truth: GroundTruth, detections: DetectionTable, tiou: Sequence[float] = ACTIVITYNET_TIOU
+    truth: GroundTruth, detections: Detections, tiou: Sequence[float] = ACTIVITYNET_TIOU
 ) -> dict[str, Any]:
     """`{"tiou": [...], "map": [...], "average_map": x}` in percent."""
     map_H = 100 * average_precision(truth, detections, tiou).mean(axis=0)
@@ -71,7 +111,7 @@ def detection_metrics(
 
 
 def proposal_metrics(
-    truth: GroundTruth, detections: DetectionTable, tiou: Sequence[float] = ACTIVITYNET_TIOU
+    truth: GroundTruth, detections: Detections, tiou: Sequence[float] = ACTIVITYNET_TIOU
 ) -> dict[str, Any]:
     """`{"ar@1": x, "ar@5": x, "ar@10": x, "ar@100": x, "auc": x}` in percent; `auc` is at most 99."""
     recall_F = 100 * average_recall(truth, detections, tiou)
@@ -79,9 +119,7 @@ def proposal_metrics(
     return {**{f"ar@{number}": float(recall_F[number - 1]) for number in (1, 5, 10, 100)}, "auc": area}
 
 
-def mismatches(
-    truth: GroundTruth, detections: DetectionTable, task: Literal["detection", "proposal"]
-) -> dict[str, int]:
+def mismatches(truth: GroundTruth, detections: Detections, task: Literal["detection", "proposal"]) -> dict[str, int]:
     """Counts of what in the detections does not fit the ground truth."""
     video_N, label_N = _align(truth, detections)
     segments_N2 = detections.segments_N2
@@ -100,7 +138,7 @@ def mismatches(
     }
 
 
-def average_precision(truth: GroundTruth, detections: DetectionTable, tiou: Sequence[float]) -> FloatArray:
+def average_precision(truth: GroundTruth, detections: Detections, tiou: Sequence[float]) -> FloatArray:
     """AP of each class at each threshold, (K, H), from 0 to 1; row k is of the class `truth.labels[k]`."""
     num_classes = len(truth.labels)
     video_N, label_N = _align(truth, detections)
@@ -164,7 +202,7 @@ def _precision_area(positive_HN: BoolArray) -> FloatArray:
     return np.asarray((envelope_HN * positive_HN).sum(axis=1))
 
 
-def average_recall(truth: GroundTruth, detections: DetectionTable, tiou: Sequence[float]) -> FloatArray:
+def average_recall(truth: GroundTruth, detections: Detections, tiou: Sequence[float]) -> FloatArray:
     """Recall at 1, 2, …, 100 proposals a video on average, (100,), from 0 to 1: the mean over the thresholds."""
     video_N, _ = _align(truth, detections)
     order = np.lexsort((-detections.scores_N, video_N))
@@ -237,7 +275,7 @@ def _tiou(a_P2: FloatArray, b_P2: FloatArray) -> FloatArray:
     return np.asarray(intersection / (lengths - intersection))
 
 
-def _align(truth: GroundTruth, detections: DetectionTable) -> tuple[IntArray, IntArray]:
+def _align(truth: GroundTruth, detections: Detections) -> tuple[IntArray, IntArray]:
     """Video and class of each detection in the numbering of `truth`, -1 where it has none."""
     id_of = match_ids(truth.video_ids, detections.video_ids)
     video_of = {id_of[video_id]: index for index, video_id in enumerate(truth.video_ids) if video_id in id_of}

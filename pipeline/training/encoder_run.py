@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from encoders import Encoder, build_encoder
+from encoders import Encoder
 from encoders.weights import fingerprint, save_weights
 from pipeline.data.features import ENCODER_WEIGHTS
 from pipeline.data.files import write_json
+from pipeline.encoding.build import build_named_encoder
+from pipeline.terminal.notes import say
+from pipeline.terminal.outcome import Failure, Outcome, list_failures
 from pipeline.training.options import TrainingConfig
 from pipeline.training.run_folder import METRICS, read_run_json
 
@@ -36,8 +39,9 @@ class EncoderOptions(Protocol):
 
 def build_rgb_encoder(config: EncoderOptions) -> Encoder:
     """The encoder that is to be trained. ValueError if there is no such one, or if it does not see RGB."""
-    encoder = build_encoder(
+    encoder = build_named_encoder(
         config.encoder,
+        named=[config.encoder],
         weights=config.weights,
         num_frames=config.num_frames,
         frame_stride=config.frame_stride,
@@ -56,27 +60,47 @@ def save_encoder(run: Path, encoder: Encoder, **described: Any) -> None:
     write_json(run / ENCODER, description)
 
 
-def load_encoder(run: Path, *, made_by: str) -> Encoder:
-    """The encoder of a finished run of the command `made_by`.
+def load_encoder(run: Path, *, made_by: str, named: Collection[str] = ()) -> Encoder:
+    """The encoder of a finished run of the command `made_by`; `named` are names that the user has given on this call.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: no finished run, or weights that do not fit.
+        ValueError: no finished run, weights that do not fit, or another's encoder that the user has not named.
     """
     described = read_run_json(run / ENCODER, made_by=made_by)
-    return build_encoder(**described["encoder"], weights=run)
+    return build_named_encoder(**described["encoder"], named=named, weights=run)
 
 
-def list_skipped(failed: Mapping[str, str], kind: str = "clips") -> int:
-    """Say on stderr which files of a kind were left out, and why. Returns the exit code of a training without them."""
-    if failed:
-        print(f"{len(failed)} {kind} could not be used and were skipped; the others were:", file=sys.stderr)
-    for reason in failed.values():
-        print(f"  {reason}", file=sys.stderr)
-    return 1 if failed else 0
+@dataclass(frozen=True, kw_only=True)
+class EncoderRun(Outcome):
+    """The run folder of a trained encoder. Give it wherever weights are asked for.
+
+    Attributes:
+        path: the folder.
+        metrics: what is in its metrics.json.
+    """
+
+    path: Path
+    metrics: dict[str, Any]
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
 
-def leave_finished(run: Path, kind: str = "clips") -> int:
-    """Say that a run is finished, and what it had skipped. Returns the exit code that it had."""
-    print(f"{run} is finished, its metrics are in {METRICS}; delete the folder to train again")
-    return list_skipped(read_run_json(run / METRICS, made_by="pipeline")["skipped"], kind)
+def finish(run: Path, metrics: Mapping[str, Any], failed: Mapping[str, str], kind: str = "clips") -> EncoderRun:
+    """Write the metrics, last of all files; remark on what was `failed`: reasons, which name the file, by file."""
+    write_json(run / METRICS, {**metrics, "skipped": dict(failed)})
+    return _finished(run, {**metrics, "skipped": dict(failed)}, kind)
+
+
+def leave_finished(run: Path, kind: str = "clips") -> EncoderRun:
+    """Say that a run is finished, and what it had skipped."""
+    say(f"{run} is finished, its metrics are in {METRICS}; delete the folder to train again")
+    return _finished(run, read_run_json(run / METRICS, made_by="pipeline"), kind)
+
+
+def _finished(run: Path, metrics: dict[str, Any], kind: str) -> EncoderRun:
+    skipped: Mapping[str, str] = metrics["skipped"]
+    list_failures(f"{len(skipped)} {kind} could not be used and were skipped; the others were:", skipped.values())
+    failed = tuple(Failure(name, reason) for name, reason in skipped.items())
+    return EncoderRun(path=run, metrics=metrics, failed=failed)

@@ -33,6 +33,7 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheck
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from pipeline.terminal.notes import shows_progress
 from pipeline.training.batches import EpochBatches
 from pipeline.training.options import TrainingConfig
 from pipeline.training.run_folder import LAST_CHECKPOINT, write_text
@@ -101,6 +102,7 @@ def fit(
             callbacks=_callbacks(run, training, monitored),
             default_root_dir=run,
             logger=False,
+            enable_progress_bar=shows_progress(),
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
@@ -285,7 +287,9 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _callbacks(run: Path, training: TrainingConfig, best: Best | None) -> list[Callback]:
-    callbacks: list[Callback] = [RichProgressBar(console_kwargs={"stderr": True}), _EpochLog(run / "log.jsonl")]
+    callbacks: list[Callback] = [_EpochLog(run / "log.jsonl")]
+    if shows_progress():
+        callbacks.insert(0, RichProgressBar(console_kwargs={"stderr": True}))
     if training.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=training.ema_decay))
     if best is not None:

@@ -255,7 +255,7 @@ def test_learns_over_a_map_with_neighbours() -> None:
 def test_learns_two_classes_in_one_video() -> None:
     """Rows inside a segment look like its class; after some steps each class's best cell is its segment, by a row."""
     torch.manual_seed(0)
-    head = HEADS["gtad"](8, num_snippets=24, hidden=64, num_classes=2)
+    head = HEADS["gtad"].load()(8, num_snippets=24, hidden=64, num_classes=2)
     segments, labels = torch.tensor([[3.0, 9.0], [14.0, 24.0]]), torch.tensor([1, 0])
     feats = 0.1 * torch.randn(1, 8, 24)
     feats[:, :4, 3:9] += 1

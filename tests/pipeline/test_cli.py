@@ -10,7 +10,10 @@ import yaml
 
 from heads.options import GTADOptions
 from pipeline import cli
+from pipeline.commands.table import COMMANDS
 from pipeline.options import flags
+from pipeline.options.packaged import find_config
+from pipeline.options.parser import leaves
 
 FIXED_FORMS = {
     "demo": "--out DIR --seed 3 --all",
@@ -30,14 +33,14 @@ FIXED_FORMS = {
 
 
 def parse(name: str, words: list[str]) -> Any:
-    command = cli.COMMANDS[name]
+    command = COMMANDS[name]
     return flags.parse(name, command.options, words, positional=command.positional)
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_the_fixed_form_of_each_command_parses(name: str) -> None:
     parsed = parse(name, FIXED_FORMS[name].split())
-    assert type(parsed) is cli.COMMANDS[name].options
+    assert isinstance(parsed, COMMANDS[name].options)
 
 
 def test_flags_are_spelt_with_hyphens_or_underscores_and_lists_with_commas() -> None:
@@ -112,7 +115,7 @@ def _packaged_configs() -> list[str]:
 @pytest.mark.parametrize("name", _packaged_configs())
 def test_every_packaged_config_fits_its_command(name: str) -> None:
     command = name.rpartition("/")[2].partition("_")[0]  # demo/localize, activitynet/localize_gtad
-    given = yaml.safe_load(flags.find_config(name).read_text())
+    given = yaml.safe_load(find_config(name).read_text())
     form = FIXED_FORMS[command].split()
     pairs = zip(form[::2], form[1::2], strict=True)
     parse(
@@ -123,10 +126,10 @@ def test_every_packaged_config_fits_its_command(name: str) -> None:
 def test_help_answers_without_torch() -> None:
     code = "import sys; from pipeline.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert all(name in done.stdout for name in cli.COMMANDS)
+    assert all(name in done.stdout for name in COMMANDS)
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_each_command_explains_every_flag_without_torch(name: str) -> None:
     code = f"""
 import sys
@@ -137,5 +140,5 @@ finally:
     assert 'torch' not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for key, _ in flags._leaves(cli.COMMANDS[name].options):
+    for key, _ in leaves(COMMANDS[name].options):
         assert key.replace("_", "-") in done.stdout.replace("_", "-")

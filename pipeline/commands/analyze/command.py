@@ -27,12 +27,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from encoders.similarity import target_tsm
 from pipeline.commands.analyze.options import AnalyzeConfig
-from pipeline.data.annotations import Segment, Video, format_blemishes, read_annotations
+from pipeline.data.annotations import Segment, Video, read_annotations
 from pipeline.data.features import FeatureStore, StoredVideo, load_finite
 from pipeline.data.files import match_ids, write_json
 from pipeline.measures.boundary_differences import (
@@ -52,6 +50,8 @@ from pipeline.measures.self_similarity import (
     similarity_std,
     subsequence_length,
 )
+from pipeline.terminal.notes import print_counts, progress, say
+from pipeline.terminal.outcome import Outcome
 from pipeline.training.run_folder import CONFIG
 
 if TYPE_CHECKING:
@@ -64,10 +64,21 @@ NUM_DRAWN = 3
 MAX_DRAWN_ROWS = 512
 """Of longer videos, evenly spaced rows are drawn."""
 
-console = Console(stderr=True, soft_wrap=True)
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis(Outcome):
+    """What was measured of feature stores.
+
+    Attributes:
+        path: folder of the figures and analysis.json.
+        numbers: what is in analysis.json.
+    """
+
+    path: Path
+    numbers: dict[str, Any]
 
 
-def run(config: AnalyzeConfig) -> int:
+def run(config: AnalyzeConfig) -> Analysis:
     """Compute everything, then draw it, then write the numbers.
 
     Raises:
@@ -85,11 +96,11 @@ def run(config: AnalyzeConfig) -> int:
     )
     config.out.mkdir(parents=True, exist_ok=True)
     _draw(config, chosen, measured)
-    write_json(config.out / "analysis.json", _numbers(config, chosen, measured, notes))
-    if line := format_blemishes(notes):
-        console.print(f"note: {line}", markup=False, highlight=False)
-    print("\n".join(_table(measured)))
-    return 0
+    numbers = _numbers(config, chosen, measured, notes)
+    write_json(config.out / "analysis.json", numbers)
+    print_counts(notes)
+    say("\n".join(_table(measured)))
+    return Analysis(path=config.out, numbers=numbers)
 
 
 def _check_matplotlib() -> None:
@@ -143,7 +154,7 @@ def choose_videos(config: AnalyzeConfig, notes: Counter[str]) -> Chosen:
         train, val = {}, {}
         shown = _in_all(stores, list(next(iter(stores.values())).videos), "of the first store", notes)
     else:
-        annotations = read_annotations(config.annotations)
+        annotations = read_annotations(config.annotations, form=config.annotation_format)
         notes.update(annotations.blemishes)
         subsets = [annotations.in_subset(name) for name in (config.train_subset, config.val_subset)]
         train, val = (
@@ -233,7 +244,7 @@ def measure(source: Source, video_ids: Iterable[str], config: AnalyzeConfig, not
     """
     least = subsequence_length(config.tsm_size, config.step)
     tsms, std_of, longest = [], {}, 0
-    for video_id in track(list(video_ids), f"similarity: {source.name}", console=console):
+    for video_id in progress(list(video_ids), f"similarity: {source.name}"):
         features_TC = source.load(video_id)
         longest = max(longest, len(features_TC))
         if len(features_TC) >= least:
@@ -342,7 +353,7 @@ def evaluate_linearly(source: Source, chosen: Chosen, config: AnalyzeConfig) -> 
                 momentum=options.momentum,
                 seed=seed,
             )
-            for seed in track(options.seeds, f"linear evaluation: {source.name}", console=console)
+            for seed in progress(options.seeds, f"linear evaluation: {source.name}")
         ]
     except ValueError as error:
         raise ValueError(f"{source.store.path}, {config.annotations}: {error}") from error

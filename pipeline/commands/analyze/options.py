@@ -45,6 +45,9 @@ class AnalyzeConfig:
     annotations: Path | None = None
     """ActivityNet JSON or csv: adds linear evaluation and differences at boundaries, and looks at the videos of
     `val_subset` alone."""
+    annotation_format: str | None = None
+    """For annotations in a form that none of our readers knows: `package.module:read`, or the name of a reader of an
+    installed package (`pipeline.data.annotations.reading`). Left out: told from the file."""
     train_subset: str = "training"
     """Subset that the linear classifier trains on."""
     val_subset: str = "validation"

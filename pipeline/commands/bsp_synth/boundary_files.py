@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from pipeline.clips.batches import FrameArray
 from pipeline.commands.bsp_synth.boundary_clips import BoundaryBatches, BoundaryClip
 from pipeline.show.contact_sheet import Row, write_contact_sheet
+from pipeline.terminal.notes import progress, say
 from pipeline.training.run_folder import write_text
 from synth.render import write_video
 
@@ -91,7 +90,7 @@ def write_boundary_clips(out: Path, batches: BoundaryBatches, count: int, *, num
     from pipeline.training.batches import load_batches
 
     written = load_batches(_Files(out, batches, count), 1, num_workers=num_workers)
-    for one in track(written, "writing boundary clips", total=count, console=Console(stderr=True)):
+    for one in progress(written, "writing boundary clips", total=count):
         failed.update(one.failed)
         if one.row:
             rows.append(one.row)
@@ -100,7 +99,7 @@ def write_boundary_clips(out: Path, batches: BoundaryBatches, count: int, *, num
     for name, shown in sheets.items():
         write_contact_sheet(out / f"{name}.png", shown)
     _write_table(out / TABLE, rows)
-    print(f"{len(rows)} of {count} boundary clips are in {out}")
+    say(f"{len(rows)} of {count} boundary clips are in {out}")
     return failed
 
 

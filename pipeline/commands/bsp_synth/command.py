@@ -19,7 +19,6 @@ The paper's best integration, two-stream (Fig. 3a), needs no training: extract w
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -39,17 +38,24 @@ from pipeline.commands.bsp_synth.boundary_files import TABLE, write_boundary_cli
 from pipeline.commands.bsp_synth.boundary_scores import score_change_points, score_kinds
 from pipeline.commands.bsp_synth.joint_batches import JointBatch, JointBatches
 from pipeline.commands.bsp_synth.options import BspConfig
-from pipeline.data.files import write_json
+from pipeline.terminal.notes import remark, say
 from pipeline.training.batches import BatchSource, load_batches
-from pipeline.training.encoder_run import build_rgb_encoder, leave_finished, list_skipped, load_encoder, save_encoder
+from pipeline.training.encoder_run import (
+    EncoderRun,
+    build_rgb_encoder,
+    finish,
+    leave_finished,
+    load_encoder,
+    save_encoder,
+)
 from pipeline.training.loop import LOWEST_LOSS, Best, Losses, fit
-from pipeline.training.run_folder import METRICS, begin_run, is_finished
+from pipeline.training.run_folder import begin_run, is_finished
 from synth.boundaries import Synthesis
 
 BOUNDARY_CLIPS = "boundary_clips"
 
 
-def run(config: BspConfig) -> int:
+def run(config: BspConfig) -> EncoderRun:
     """Train and save. An interrupted run goes on, a finished one is left as it is.
 
     Returns 1 if clips could not be used (listed; it was trained on the others), else 0.
@@ -77,8 +83,7 @@ def run(config: BspConfig) -> int:
     if config.write is not None and not (config.out / BOUNDARY_CLIPS / TABLE).exists():
         failed |= write_boundary_clips(config.out / BOUNDARY_CLIPS, boundary, config.write, num_workers=num_workers)
     if config.task == "none":
-        write_json(config.out / METRICS, {"task": config.task, "kinds": list(config.kinds), "skipped": failed})
-        return list_skipped(failed)
+        return finish(config.out, {"task": config.task, "kinds": list(config.kinds)}, failed)
     sources = mixing.training(boundary, train), mixing.validation(val)
     line, scores = _train(config, learning, *sources, failed, num_workers=num_workers)
     save_encoder(config.out, encoder, kinds=list(config.kinds), labels=list(actions))
@@ -105,8 +110,8 @@ def _prepare(config: BspConfig, encoder: Encoder, synthesis: Synthesis, num_acti
     if config.integration == "distillation":
         assert config.action_teacher is not None
         assert config.boundary_teacher is not None
-        action_teacher = load_encoder(config.action_teacher, made_by="pipeline pretrain")
-        boundary_teacher = load_encoder(config.boundary_teacher, made_by="pipeline bsp-synth")
+        action_teacher = load_encoder(config.action_teacher, made_by="pipeline pretrain", named=[config.encoder])
+        boundary_teacher = load_encoder(config.boundary_teacher, made_by="pipeline bsp-synth", named=[config.encoder])
         distillation = Distillation(encoder, action_teacher, boundary_teacher, num_actions, dropout=config.dropout)
         return Learning(distillation, _distillation_losses, LOWEST_LOSS)
     if config.task == "regression":
@@ -178,7 +183,7 @@ class Mixing(NamedTuple):
         except ValueError as error:
             raise ValueError(f"{self.config.clips}: {error}") from error
         if boundary.num_alone:
-            print(f"note: {boundary.num_alone} clips are alone in their class, so not used", file=sys.stderr)
+            remark(f"note: {boundary.num_alone} clips are alone in their class, so not used")
         return boundary
 
     def training(self, boundary: BoundaryBatches, clip_set: ClipSet) -> BatchSource:
@@ -194,7 +199,7 @@ class Mixing(NamedTuple):
             boundary = self._boundary(clip_set, training=False)
             boundary.check()
         except ValueError as error:
-            print(f"note: the validation clips are not used: {error}", file=sys.stderr)
+            remark(f"note: the validation clips are not used: {error}")
             return None
         return self._joined(boundary, clip_set, None)
 
@@ -261,20 +266,20 @@ def _train(
     return line, logged | scores
 
 
-def _report(config: BspConfig, line: Mapping[str, Any], scores: Mapping[str, Any], failed: Mapping[str, str]) -> int:
-    """Scores on stdout and, last of all files, in the run folder; what was skipped on stderr. The exit code."""
+def _report(
+    config: BspConfig, line: Mapping[str, Any], scores: Mapping[str, Any], failed: Mapping[str, str]
+) -> EncoderRun:
+    """Scores on stdout and, last of all files, in the run folder; what was skipped on stderr."""
     if scores:
         said = ", ".join(f"{name} {value:.4g}" for name, value in scores.items() if isinstance(value, float))
-        print(f"on the validation clips, after epoch {line['epoch']}: {said}")
+        say(f"on the validation clips, after epoch {line['epoch']}: {said}")
     else:
-        print("there are no validation clips to score on; the weights are those of the last epoch")
+        say("there are no validation clips to score on; the weights are those of the last epoch")
     metrics = {
         "task": config.task,
         "integration": config.integration,
         "kinds": list(config.kinds),
         "epoch": line["epoch"],
         **scores,
-        "skipped": dict(failed),
     }
-    write_json(config.out / METRICS, metrics)
-    return list_skipped(failed)
+    return finish(config.out, metrics, failed)

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 
 from pipeline.commands.bsp_synth import command as bsp
@@ -39,18 +38,34 @@ from pipeline.commands.pretrain.options import PretrainConfig
 from pipeline.commands.sola import command as sola
 from pipeline.commands.sola.options import SolaConfig
 from pipeline.data.annotations import Annotations, read_annotations
-from pipeline.data.detections import read_detections
+from pipeline.data.detections import Detections
 from pipeline.data.files import find_videos
 from pipeline.options.flags import parse
 from pipeline.show.report import MetricRow, MetricTable, ReportVideo, write_report
+from pipeline.terminal.notes import progress_console, results_console, say
+from pipeline.terminal.outcome import Outcome
 from synth.scenes import write_dataset
 
 SIZE = "demo"
-console = Console(stderr=True)
 
 
-def run(config: DemoConfig) -> int:
-    """Draw the data, make every row, print the table and write the page. Returns the exit code."""
+@dataclass(frozen=True, kw_only=True)
+class DemoRun(Outcome):
+    """What the demo made.
+
+    Attributes:
+        path: its folder.
+        rows: of the table, as in metrics.json.
+        page: what to open in a browser.
+    """
+
+    path: Path
+    rows: list[dict[str, Any]]
+    page: Path
+
+
+def run(config: DemoConfig) -> DemoRun:
+    """Draw the data, make every row, print the table and write the page."""
     started = time.monotonic()
     config.out.mkdir(parents=True, exist_ok=True)
     demo = Demo(config.out, config.seed)
@@ -58,13 +73,13 @@ def run(config: DemoConfig) -> int:
     rows = [row for row in ROWS if row.quick or config.all]
     metrics = []
     for row in rows:
-        console.rule(row.name)
+        progress_console().rule(row.name)
         metrics.append({"name": row.name, **row.make(demo)})
     (config.out / "metrics.json").write_text(json.dumps({"rows": metrics}, indent=2) + "\n", encoding="utf-8")
     page = _write_page(demo, rows[-1], metrics)
     _print_table(metrics)
-    print(f"The page: {page}  ({time.monotonic() - started:.0f} s)")
-    return 0
+    say(f"The page: {page}  ({time.monotonic() - started:.0f} s)")
+    return DemoRun(path=config.out, rows=metrics, page=page)
 
 
 @dataclass(frozen=True)
@@ -91,7 +106,7 @@ class Demo:
         done = self.out / "data" / "seed"
         if done.is_file() and done.read_text() == str(self.seed):
             return
-        with console.status("drawing the videos"):
+        with progress_console().status("drawing the videos"):
             write_dataset(self.out / "data", size=SIZE, seed=self.seed)
         done.write_text(str(self.seed))
 
@@ -150,17 +165,18 @@ class Demo:
         words += map(str, paths)
         for name, value in flags.items():
             words += [f"--{name}", str(value)]
-        console.print(f"$ pipeline {command} {shlex.join(words)}", style="bold", highlight=False, soft_wrap=True)
-        code = stage.run(parse(command, stage.options, words, positional=stage.positional))
-        if code != 0:
-            raise ValueError(f"the demo stops: pipeline {command} ended with exit code {code}")
+        line = f"$ pipeline {command} {shlex.join(words)}"
+        progress_console().print(line, style="bold", highlight=False, markup=False)
+        made = stage.run(parse(command, stage.options, words, positional=stage.positional))
+        if made.failed:
+            raise ValueError(f"the demo stops: pipeline {command} could not do all: {'; '.join(map(str, made.failed))}")
 
 
 class Stage(NamedTuple):
     """A command; one that is given paths without flags has nothing to configure."""
 
     options: Any
-    run: Callable[[Any], int]
+    run: Callable[[Any], Outcome]
     positional: str | None = None
 
 
@@ -227,7 +243,7 @@ def _write_page(demo: Demo, last: Row, metrics: list[dict[str, Any]]) -> Path:
     """The table, and every validation video with what the last row found in it."""
     page = demo.out / "report.html"
     annotations = read_annotations(demo.annotations)
-    detections = read_detections(demo.row_folder(last.folder) / "localize" / "detections.json")
+    found = Detections.from_json(demo.row_folder(last.folder) / "localize" / "detections.json").by_video()
     write_report(
         page,
         title="Temporal action localization on procedural videos",
@@ -236,7 +252,7 @@ def _write_page(demo: Demo, last: Row, metrics: list[dict[str, Any]]) -> Path:
             f"so its look does not tell when the action starts. Predictions: {last.name}."
         ),
         tables=[_metric_table(metrics)],
-        videos=_report_videos(annotations, find_videos(demo.videos), detections),
+        videos=_report_videos(annotations, find_videos(demo.videos), found),
     )
     return page
 
@@ -246,9 +262,9 @@ def _metric_table(metrics: list[dict[str, Any]]) -> MetricTable:
     return MetricTable("Validation videos", tuple(metrics[0]["tiou"]), rows)
 
 
-def _report_videos(annotations: Annotations, files: dict[str, Path], detections: dict[str, Any]) -> list[ReportVideo]:
+def _report_videos(annotations: Annotations, files: dict[str, Path], found: dict[str, Detections]) -> list[ReportVideo]:
     return [
-        ReportVideo(video.id, files[video.id], video.duration or 0.0, detections.get(video.id, ()), video.segments)
+        ReportVideo(video.id, files[video.id], video.duration or 0.0, found.get(video.id, ()), video.segments)
         for video in annotations.in_subset("validation").values()
     ]
 
@@ -261,4 +277,4 @@ def _print_table(metrics: list[dict[str, Any]]) -> None:
     table.add_column("average", justify="right")
     for row in metrics:
         table.add_row(row["name"], *(f"{value:.1f}" for value in row["map"]), f"{row['average_map']:.1f}")
-    Console().print(table)
+    results_console().print(table)

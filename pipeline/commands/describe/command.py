@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -14,22 +15,39 @@ from pipeline.commands.describe.options import DescribeConfig
 from pipeline.data.annotations import Annotations, Video, holds_annotations, read_annotations
 from pipeline.data.features import MANIFEST, FeatureStore
 from pipeline.data.files import table_columns
+from pipeline.terminal.notes import say
+from pipeline.terminal.outcome import Outcome
 
 Line = tuple[str, str]  # what, how much
 
 
-def run(config: DescribeConfig) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Description(Outcome):
+    """What is in a file or folder, and what is wrong with it.
+
+    Attributes:
+        lines: what and how much; a line without a name belongs to the one before.
+    """
+
+    lines: tuple[Line, ...]
+
+    def __str__(self) -> str:
+        width = max(len(name) for name, _ in self.lines)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in self.lines)
+
+
+def run(config: DescribeConfig) -> Description:
     """Print the description; what kind of thing the path is, is seen from its contents."""
-    lines = list(_describe(config.path))
-    width = max(len(name) for name, _ in lines)
-    for name, value in lines:
-        print(f"{name:<{width}}  {value}")
-    return 0
+    description = Description(lines=tuple(_describe(config.path, config.annotation_format)))
+    say(description)
+    return description
 
 
-def _describe(path: Path) -> Iterator[Line]:
+def _describe(path: Path, form: str | None) -> Iterator[Line]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
+    if form is not None:
+        return describe_annotations(read_annotations(path, form=form))
     if (path / MANIFEST).is_file():
         return describe_store(FeatureStore.open(path))
     if path.is_dir() and holds_annotations(path):

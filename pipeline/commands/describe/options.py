@@ -12,3 +12,6 @@ class DescribeConfig:
 
     path: Path
     """The file or folder."""
+    annotation_format: str | None = None
+    """For annotations in a form that none of our readers knows: `package.module:read`, or the name of a reader of an
+    installed package (`pipeline.data.annotations.reading`). Left out: told from the file."""

@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.commands.evaluate.options import EvaluateConfig
-from pipeline.data.annotations import format_blemishes, read_annotations
-from pipeline.data.detections import read_detection_table
+from pipeline.data.annotations import read_annotations
+from pipeline.data.detections import Detections
 from pipeline.data.files import write_json
 from pipeline.measures.detection_metrics import (
     ACTIVITYNET_TIOU,
+    DetectionMetrics,
     GroundTruth,
+    ProposalMetrics,
     detection_metrics,
     mismatches,
     proposal_metrics,
 )
+from pipeline.terminal.notes import print_counts, say
 
 
-def run(config: EvaluateConfig) -> int:
+def run(config: EvaluateConfig) -> DetectionMetrics | ProposalMetrics:
     """`pipeline evaluate`: print the metrics, and write them if asked."""
     metrics, notes = evaluate(config)
-    if line := format_blemishes(notes):
-        print(f"note: {line}", file=sys.stderr)
-    print("\n".join(_table(metrics)))
+    print_counts(notes)
+    say("\n".join(_table(metrics)))
     if config.json is not None:
         write_json(config.json, metrics)
-    return 0
+    kind = DetectionMetrics if config.task == "detection" else ProposalMetrics
+    return kind.from_dict(metrics)
 
 
 def evaluate(config: EvaluateConfig) -> tuple[dict[str, Any], dict[str, int]]:
     """The metrics of two files in percent, as `--json` writes them, and counts of what was odd in the files."""
-    annotations = read_annotations(config.ground_truth, as_written=True)
+    annotations = read_annotations(config.ground_truth, form=config.annotation_format, as_written=True)
     try:
         truth = GroundTruth.of(annotations.in_subset(config.subset))
     except ValueError as error:
         raise ValueError(f"{config.ground_truth}, subset {config.subset!r}: {error}") from error
-    detections = read_detection_table(config.predictions)
+    detections = Detections.from_json(config.predictions)
     metrics = detection_metrics if config.task == "detection" else proposal_metrics
     notes = {**annotations.blemishes, **mismatches(truth, detections, config.task)}
     return metrics(truth, detections, config.tiou or ACTIVITYNET_TIOU), notes

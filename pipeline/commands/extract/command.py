@@ -11,33 +11,34 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
-from encoders import Encoder, build_encoder
+from encoders import Encoder
 from encoders.devices import resolve_device
 from encoders.inference import Precision, computes_in_bfloat16
 from encoders.weights import fingerprint, save_weights
 from pipeline.commands.extract.options import ExtractConfig, SamplingConfig
 from pipeline.data.annotations import read_annotations
 from pipeline.data.features import ENCODER_WEIGHTS, FeatureStore, StoreHeader
+from pipeline.data.features.outcome import Store
 from pipeline.data.files import find_videos, match_ids
 from pipeline.data.snippets import Sampling
-from pipeline.encoding.progress import ExtractionProgress, report_failures
+from pipeline.encoding.build import build_named_encoder
+from pipeline.encoding.progress import ExtractionProgress
 from pipeline.encoding.video_features import VideoFeatures, iterate_features
-from pipeline.terminal.failures import Failure
-from pipeline.terminal.notes import print_note
+from pipeline.terminal.notes import print_note, remark, shows_progress
+from pipeline.terminal.outcome import Failure, list_failures
 
 
-def run(config: ExtractConfig) -> int:
-    """Extract every video that the store lacks. Returns 1 if one failed (listed at the end; the others stay), else 0.
+def run(config: ExtractConfig) -> Store:
+    """Extract every video that the store lacks. Those that failed are listed at the end; the others stay.
 
     Raises:
         ValueError, FileNotFoundError: no videos, no such encoder or weights, or a store that was made otherwise.
     """
-    console = Console(stderr=True, soft_wrap=True)
     videos = _chosen_videos(config)
-    encoder = build_encoder(
+    encoder = build_named_encoder(
         config.encoder,
+        named=[config.encoder],
         weights=config.weights,
         num_frames=config.sampling.num_frames,
         frame_stride=config.sampling.frame_stride,
@@ -52,8 +53,8 @@ def run(config: ExtractConfig) -> int:
         if not (config.out / ENCODER_WEIGHTS).exists():
             save_weights(encoder, config.out / ENCODER_WEIGHTS)
         missing = {video_id: path for video_id, path in videos.items() if video_id not in store.videos}
-        console.print(f"{len(videos)} videos, {len(videos) - len(missing)} of them in {config.out} already")
-        with ExtractionProgress(missing, console) as progress:
+        remark(f"{len(videos)} videos, {len(videos) - len(missing)} of them in {config.out} already")
+        with ExtractionProgress(missing, show=shows_progress()) as progress:
             results = iterate_features(
                 missing,
                 encoder,
@@ -67,8 +68,8 @@ def run(config: ExtractConfig) -> int:
                 on_frames=progress.on_frames,
             )
             failures = _add_all(store, progress.track(results))
-    report_failures(failures, len(missing), console)
-    return 1 if failures else 0
+    list_failures(f"{len(failures)} of {len(missing)} videos failed; the others are done:", failures)
+    return Store(path=config.out, failed=tuple(failures))
 
 
 def _chosen_videos(config: ExtractConfig) -> dict[str, Path]:
@@ -76,7 +77,7 @@ def _chosen_videos(config: ExtractConfig) -> dict[str, Path]:
     videos = dict(sorted(find_videos(config.videos).items()))
     if config.annotations is None:
         return videos
-    annotated = read_annotations(config.annotations).videos
+    annotated = read_annotations(config.annotations, form=config.annotation_format).videos
     matches = match_ids(annotated, videos)
     if not matches:
         raise ValueError(f"{config.videos}: none of the videos that {config.annotations} names is here")

@@ -42,6 +42,9 @@ class ExtractConfig:
     """Side of the square crop in pixels. Left out: the encoder's own."""
     annotations: Path | None = None
     """Extract only the videos that this annotation file names."""
+    annotation_format: str | None = None
+    """For annotations in a form that none of our readers knows: `package.module:read`, or the name of a reader of an
+    installed package (`pipeline.data.annotations.reading`). Left out: told from the file."""
     dtype: Literal["float32", "float16"] = "float32"
     """Type of the stored features."""
     batch_size: int = 16

@@ -14,47 +14,48 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.progress import track
-
 from pipeline.commands.import_features.options import ImportFeaturesConfig
 from pipeline.data.annotations import Video, read_annotations
 from pipeline.data.annotations.video_info import SideInfo, read_video_info
 from pipeline.data.features import FeatureStore, StoreHeader
 from pipeline.data.features.feature_axes import Layout, Sample, decide_layout, squeeze, to_rows
 from pipeline.data.features.foreign_features import ForeignFeatures
+from pipeline.data.features.outcome import Store
 from pipeline.data.files import match_ids
 from pipeline.data.snippets import Timeline, timeline_of_shares, timeline_of_windows
+from pipeline.terminal.notes import progress, remark
+from pipeline.terminal.outcome import Failure, list_failures
 
 MAX_SAMPLES = 200
 """Arrays that are looked at to see how all of them lie."""
 
 
-def run(config: ImportFeaturesConfig) -> int:
-    """Import every array that the store lacks. Returns 1 if one was refused (listed; the others stay), else 0.
+def run(config: ImportFeaturesConfig) -> Store:
+    """Import every array that the store lacks. Those that were refused are listed; the others stay.
 
     Raises:
         ValueError, FileNotFoundError: no features, bad annotations or options, an order of axes that cannot be told, or
             a store that was made otherwise, or has rows of these videos at other seconds.
     """
-    console = Console(stderr=True, soft_wrap=True)
     header = _header(config)
     features = ForeignFeatures(config.features, pattern=config.pattern, key=config.key)
-    clocks = _clocks(config, features, console)
+    clocks = _clocks(config, features)
     with FeatureStore.create_or_resume(config.out, header) as store:
         _check_there(store, clocks, config)
         todo = [video_id for video_id in clocks if video_id not in store.videos]
-        console.print(f"{len(clocks)} videos, {len(clocks) - len(todo)} of them in {store.path} already")
+        remark(f"{len(clocks)} videos, {len(clocks) - len(todo)} of them in {store.path} already")
         channels = next((video.channels for video in store.videos.values()), None)
-        layout = _look(todo, features, clocks, channels, config, console)
+        layout = _look(todo, features, clocks, channels, config)
         failures = []
-        for video_id in track(todo, "importing", console=console):
+        for video_id in progress(todo, "importing"):
             try:
                 _import(video_id, features, clocks[video_id], layout, config, store)
             except ValueError as error:
-                failures.append(str(error))
-    _report(store, clocks, failures, console)
-    return 1 if failures else 0
+                failures.append(Failure(video_id, str(error)))
+    there = sum(video_id in store.videos for video_id in clocks)
+    remark(f"{there} of {len(clocks)} videos are in {store.path}")
+    list_failures(f"{len(failures)} were refused:", (failure.reason for failure in failures))
+    return Store(path=config.out, failed=tuple(failures))
 
 
 def _header(config: ImportFeaturesConfig) -> StoreHeader:
@@ -99,18 +100,18 @@ class _Clock:
     fps: float | None
 
 
-def _clocks(config: ImportFeaturesConfig, features: ForeignFeatures, console: Console) -> dict[str, _Clock]:
+def _clocks(config: ImportFeaturesConfig, features: ForeignFeatures) -> dict[str, _Clock]:
     """The clock of each video that is annotated and has features, by the features' id."""
-    videos = read_annotations(config.annotations).videos
+    videos = read_annotations(config.annotations, form=config.annotation_format).videos
     matches = match_ids(videos, features.places)
     if not matches:
         raise ValueError(_no_match(config, features, next(iter(videos))))
     matched = set(matches.values())
     strangers = [file_id for file_id in features.places if file_id not in matched]
     lonely = [video_id for video_id in videos if video_id not in matches]
-    _tell(console, "warning: annotated videos without features", lonely)
-    _tell(console, f"features of videos that {config.annotations} does not name, left out", strangers)
-    _tell(console, f"names that do not fit --pattern {config.pattern or '{video}'}, left out", features.ignored)
+    _tell("warning: annotated videos without features", lonely)
+    _tell(f"features of videos that {config.annotations} does not name, left out", strangers)
+    _tell(f"names that do not fit --pattern {config.pattern or '{video}'}, left out", features.ignored)
     infos = {} if config.video_info is None else read_video_info(config.video_info)
     info_ids = match_ids(matches.values(), infos)
     unknown = SideInfo(None, None, None)
@@ -134,9 +135,9 @@ def _no_match(config: ImportFeaturesConfig, features: ForeignFeatures, wanted: s
     return f"{message}. If the id is part of the name, give --pattern, such as '{{video}}_rgb'"
 
 
-def _tell(console: Console, what: str, names: list[str]) -> None:
+def _tell(what: str, names: list[str]) -> None:
     if names:
-        console.print(f"{what}: {len(names)}, such as {names[0]}", markup=False, highlight=False)
+        remark(f"{what}: {len(names)}, such as {names[0]}")
 
 
 # --- How the arrays lie -----------------------------------------------------------------------------------------------
@@ -148,7 +149,6 @@ def _look(
     clocks: Mapping[str, _Clock],
     channels: int | None,
     config: ImportFeaturesConfig,
-    console: Console,
 ) -> Layout | None:
     """How all arrays lie, from some of them; None if none could be one of features."""
     chosen = todo[:: -(-len(todo) // MAX_SAMPLES)] if todo else []
@@ -167,10 +167,10 @@ def _look(
         samples, axes=config.axes, channels=channels, lines_are_rows=are_lines, near=config.max_mismatch
     )
     if padded:
-        console.print(f"axes of size 1 are left out: shapes such as {padded[0]}", markup=False, highlight=False)
+        remark(f"axes of size 1 are left out: shapes such as {padded[0]}")
     if config.axes is None:
         turned = "(C, T), and are turned" if layout.axes == "ct" else "(T, C)"
-        console.print(f"arrays are {turned}: {layout.reason}", markup=False, highlight=False)
+        remark(f"arrays are {turned}: {layout.reason}")
     return layout
 
 
@@ -254,12 +254,3 @@ def _check_there(store: FeatureStore, clocks: Mapping[str, _Clock], config: Impo
                 f"{there.duration:g} s, and now one every {timeline.stride:.6g} s of {clock.duration:g} s is asked "
                 "for; give another --out, or the annotations and rates that the store was made with, or delete it"
             )
-
-
-def _report(store: FeatureStore, clocks: Mapping[str, _Clock], failures: list[str], console: Console) -> None:
-    there = sum(video_id in store.videos for video_id in clocks)
-    console.print(f"{there} of {len(clocks)} videos are in {store.path}")
-    if failures:
-        console.print(f"{len(failures)} were refused:")
-    for failure in failures:
-        console.print(f"  {failure}", markup=False, highlight=False)

@@ -12,15 +12,12 @@ beside what every run folder holds (`pipeline.training.run_folder`).
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from encoders.devices import resolve_device
@@ -28,22 +25,22 @@ from pipeline.commands.evaluate import command as evaluate
 from pipeline.commands.evaluate.options import EvaluateConfig
 from pipeline.commands.localize.options import LocalizeConfig
 from pipeline.commands.localize.video_scores import VideoScores, read_video_scores
-from pipeline.data.annotations import Annotations, Video, format_blemishes, read_annotations
-from pipeline.data.detections import write_detections
+from pipeline.data.annotations import Annotations, Video, read_annotations
+from pipeline.data.detections import Detections
 from pipeline.data.features import SOLA_WEIGHTS, FeatureStore, load_finite
 from pipeline.data.files import copy_whole, match_ids
 from pipeline.detection.detector import PROPOSAL, FeatureRows, LocalizeRun, build_head, detect_all, save_run
+from pipeline.detection.run import DETECTIONS, Run
 from pipeline.detection.windows import TrainingWindows, WindowBatch, cut_training_windows
-from pipeline.terminal.notes import print_note, some
+from pipeline.options.heads import head_options, option_key
+from pipeline.terminal.notes import print_counts, print_note, progress, remark, say, some
 from pipeline.training.batches import load_batches
 from pipeline.training.loop import fit
 from pipeline.training.run_folder import METRICS, begin_run, is_finished
 
-DETECTIONS = "detections.json"
 
-
-def run(config: LocalizeConfig) -> int:
-    """Train, detect, score. An interrupted run goes on, a finished one is left as it is. Returns the exit code.
+def run(config: LocalizeConfig) -> Run:
+    """Train, detect, score. An interrupted run goes on, a finished one is left as it is.
 
     Raises:
         ValueError: input that cannot be trained on, or a run folder with other options.
@@ -51,8 +48,8 @@ def run(config: LocalizeConfig) -> int:
     """
     begin_run(config.out, config)
     if is_finished(config.out):
-        print(f"{config.out} is finished, its metrics are in {METRICS}; delete the folder to train again")
-        return 0
+        say(f"{config.out} is finished, its metrics are in {METRICS}; delete the folder to train again")
+        return _run(config)
     data = read_data(config)
     _copy_encoders(config, data)
     localizer = _build(config, data)
@@ -61,12 +58,18 @@ def run(config: LocalizeConfig) -> int:
     _detect(config, data, localizer)
     scored = EvaluateConfig(
         ground_truth=config.annotations,
+        annotation_format=config.annotation_format,
         predictions=config.out / DETECTIONS,
         subset=config.val_subset,
         tiou=config.tiou,
         json=config.out / METRICS,
     )
-    return evaluate.run(scored)
+    evaluate.run(scored)
+    return _run(config)
+
+
+def _run(config: LocalizeConfig) -> Run:
+    return Run(path=config.out, named=(config.head,))
 
 
 # --- What there is to train on ----------------------------------------------------------------------------------------
@@ -101,9 +104,8 @@ def read_data(config: LocalizeConfig) -> LocalizeData:
     if not config.classes and config.video_scores is None:
         raise ValueError("classes is false, so nothing says which action a segment shows; give --video-scores")
     store = FeatureStore.open(config.features)
-    annotations = read_annotations(config.annotations, ambiguous=config.ambiguous)
-    if line := format_blemishes(annotations.blemishes):
-        print(f"note: {line}", file=sys.stderr)
+    annotations = read_annotations(config.annotations, form=config.annotation_format, ambiguous=config.ambiguous)
+    print_counts(annotations.blemishes)
     train = _videos_with_features(config, store, annotations, config.train_subset)
     val = _videos_with_features(config, store, annotations, config.val_subset)
     store.channels_of([*train, *val])
@@ -190,12 +192,12 @@ def _build(config: LocalizeConfig, data: LocalizeData) -> LocalizeRun:
     arguments: dict[str, Any] = {
         "in_channels": channels,
         "num_classes": len(data.labels) if config.classes else 0,
-        **asdict(getattr(config, config.head)),
+        **asdict(head_options(config)),
     }
     unified = None if config.unified is None else {"channels": channels, **asdict(config.unified)}
     return LocalizeRun(
         path=config.out,
-        head=build_head(config.head, arguments, unified),
+        head=build_head(config.head, arguments, unified, named=[config.head]),
         name=config.head,
         arguments=arguments,
         labels=data.labels if config.classes else (PROPOSAL,),
@@ -208,10 +210,10 @@ def _build(config: LocalizeConfig, data: LocalizeData) -> LocalizeRun:
 
 
 def _train(config: LocalizeConfig, data: LocalizeData, localizer: LocalizeRun) -> None:
-    train = _cut(config, data, "train", data.train)
-    val = _cut(config, data, "val", data.val)
+    train = _cut(config, data, "train", data.train, localizer.num_snippets)
+    val = _cut(config, data, "val", data.val, localizer.num_snippets)
     if len(train) == 0:
-        length, cure = _window_length(config)
+        length, cure = _window_length(config, localizer.num_snippets)
         raise ValueError(
             f"{config.annotations}: every segment of subset {config.train_subset!r} is longer than the windows of "
             f"{length}, or lies behind the end of its video; {cure}"
@@ -220,23 +222,25 @@ def _train(config: LocalizeConfig, data: LocalizeData, localizer: LocalizeRun) -
     batches = load_batches(train, training.batch_size, shuffle_seed=training.seed, num_workers=training.num_workers)
     val_batches = load_batches(val, training.batch_size, num_workers=training.num_workers) if len(val) else None
     line = fit(localizer.head, _losses, batches, val_batches, run=config.out, training=training)
-    print(f"kept the weights of epoch {line['epoch']}", file=sys.stderr)
+    remark(f"kept the weights of epoch {line['epoch']}")
     for windows in (train, val):
         windows.path.unlink(missing_ok=True)
 
 
-def _cut(config: LocalizeConfig, data: LocalizeData, role: str, videos: dict[str, Video]) -> TrainingWindows:
+def _cut(
+    config: LocalizeConfig, data: LocalizeData, role: str, videos: dict[str, Video], num_rows: int
+) -> TrainingWindows:
     windows = cut_training_windows(
         config.out / f"windows_{role}.npy",
         data.store,
         videos,
         data.labels,
-        num_rows=getattr(config, config.head).num_snippets,
+        num_rows=num_rows,
         longest=config.post.window,
         rescale=config.rescale,
         row_step=config.row_step,
     )
-    length, cure = _window_length(config)
+    length, cure = _window_length(config, num_rows)
     print_note(
         f"segments ({role}) lie in no window of {length} by more than 90 %, or behind the end of their "
         f"video; nothing is learnt from them: {cure}, or check the video files",
@@ -245,11 +249,11 @@ def _cut(config: LocalizeConfig, data: LocalizeData, role: str, videos: dict[str
     return windows
 
 
-def _window_length(config: LocalizeConfig) -> tuple[str, str]:
+def _window_length(config: LocalizeConfig, num_rows: int) -> tuple[str, str]:
     """How long windows are, and how they can be made longer."""
     if config.rescale == "none":
-        head = config.head
-        return f"{getattr(config, head).num_snippets} rows", f"give more --{head}.num-snippets or a greater --row-step"
+        key = option_key(config.head)
+        return f"{num_rows} rows", f"give more --{key}.num-snippets or a greater --row-step"
     return f"{config.post.window:g} s", "give a longer --post.window"
 
 
@@ -268,7 +272,7 @@ def _copy_encoders(config: LocalizeConfig, data: LocalizeData) -> None:
         copy_whole(store.path / SOLA_WEIGHTS, config.out / SOLA_WEIGHTS)
     weights = [store.path / name for name in store.header.encoder_files]
     if not all(path.exists() for path in weights):
-        print(f"note: {store.path} has no encoder, so {config.out} cannot predict from videos", file=sys.stderr)
+        remark(f"note: {store.path} has no encoder, so {config.out} cannot predict from videos")
         return
     for path in weights:
         copy_whole(path, config.out / path.name)
@@ -282,12 +286,12 @@ def _detect(config: LocalizeConfig, data: LocalizeData, localizer: LocalizeRun) 
     localizer.head.eval().to(resolve_device(config.training.device))
     scores = data.video_scores
     found = detect_all(localizer, _feature_rows(data), classes=scores is None)
-    progress = track(found, "detecting", total=len(data.val), console=Console(stderr=True))
-    results = {video.id: detections for video, detections in zip(data.val.values(), progress, strict=True)}
+    watched = progress(found, "detecting", total=len(data.val))
+    results = {video.id: detections for video, detections in zip(data.val.values(), watched, strict=True)}
     if scores is not None:
         least = max(config.post.min_score, 0.0)
         results = {name: scores.fuse(name, proposals, config.fusion, least) for name, proposals in results.items()}
-    write_detections(config.out / DETECTIONS, results)
+    Detections.from_videos(results).to_json(config.out / DETECTIONS)
 
 
 def _feature_rows(data: LocalizeData) -> Iterator[FeatureRows]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from heads.options import GTADOptions
 from pipeline.detection.options import PostConfig
 from pipeline.encoding.options import SolaModuleConfig
 from pipeline.training.options import TrainingConfig
@@ -16,17 +15,23 @@ from pipeline.training.options import TrainingConfig
 class LocalizeConfig:
     """Features and segments to a trained head, detections and metrics."""
 
+    takes_head_options: ClassVar[bool] = True
+
     features: Path
     """Feature store."""
     annotations: Path
     """Annotation file, or folder of THUMOS14's or Charades-STA's text files (`pipeline.data.annotations`)."""
+    annotation_format: str | None = None
+    """For annotations in a form that none of our readers knows: `package.module:read`, or the name of a reader of an
+    installed package (`pipeline.data.annotations.reading`). Left out: told from the file."""
     ambiguous: Literal["drop", "keep"] = "drop"
     """THUMOS14's intervals labelled "Ambiguous": `drop` them, as the ActivityNet code and ActionFormer do, or `keep`
     them as training segments without a class, as G-TAD does. No metric counts them."""
     out: Path
     """Run folder."""
-    head: Literal["gtad"] = "gtad"
-    """Which head."""
+    head: str = "gtad"
+    """Which head: one of ours, of an installed package, or `package.module:MyHead` (`heads.base.Head`). What it can be
+    told stands under its name."""
     train_subset: str = "training"
     """Subset that trains; `a|b`: a, or in files without a, b."""
     val_subset: str = "validation"
@@ -50,7 +55,6 @@ class LocalizeConfig:
     fusion: Literal["top2", "top1-share"] = "top2"
     """How: each segment once for each of the video's two best classes, its score times theirs (ActivityNet, THUMOS14);
     or for the best one, times its share in the sum of the two (HACS)."""
-    gtad: GTADOptions = field(default_factory=GTADOptions)
     post: PostConfig = field(default_factory=PostConfig)
     tiou: tuple[float, ...] = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
     """tIoU thresholds of the metrics."""

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
@@ -31,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from encoders import ENCODERS, Encoder
+from encoders import Encoder
 from encoders.activations import saved_bytes
 from encoders.devices import resolve_device
 from heads.gtad import GTAD
@@ -40,25 +39,26 @@ from pipeline.commands.lofi_train.fidelity import Fidelity, Schedule, make_sched
 from pipeline.commands.lofi_train.memory_budget import Plan, choose, ladder, measure_costs, parse_size, plan_of_run
 from pipeline.commands.lofi_train.options import LofiTrainConfig
 from pipeline.commands.lofi_train.video_batches import AnnotatedFile, VideoBatch, VideoBatches
-from pipeline.data.annotations import Annotations, format_blemishes, read_annotations
-from pipeline.data.files import find_videos, match_ids, write_json
+from pipeline.data.annotations import Annotations, read_annotations
+from pipeline.data.files import find_videos, match_ids
 from pipeline.data.snippets import Sampling
 from pipeline.data.video.frame_cache import FrameCache
-from pipeline.terminal.notes import print_note, some
+from pipeline.encoding.build import find_builder
+from pipeline.terminal.notes import print_counts, print_note, remark, say, some
 from pipeline.training.batches import load_batches
-from pipeline.training.encoder_run import build_rgb_encoder, leave_finished, list_skipped, save_encoder
+from pipeline.training.encoder_run import EncoderRun, build_rgb_encoder, finish, leave_finished, save_encoder
 from pipeline.training.loop import fit
 from pipeline.training.options import TrainingConfig
-from pipeline.training.run_folder import METRICS, begin_run, is_finished
+from pipeline.training.run_folder import begin_run, is_finished
 
 PLAN = "plan.json"
 GIGABYTE = 10**9
 
 
-def run(config: LofiTrainConfig) -> int:
+def run(config: LofiTrainConfig) -> EncoderRun:
     """Train and save. An interrupted run goes on, a finished one is left as it is.
 
-    Returns 1 if videos could not be used (listed; it was trained on the others), else 0.
+    Videos that could not be used are listed; it was trained on the others.
 
     Raises:
         ValueError: input that cannot be learnt from, no such encoder or weights, a run folder with other options, or
@@ -92,9 +92,8 @@ def read_files(config: LofiTrainConfig) -> tuple[list[AnnotatedFile], tuple[str,
     Raises:
         ValueError: there is none.
     """
-    annotations = read_annotations(config.annotations)
-    if line := format_blemishes(annotations.blemishes):
-        print(f"note: {line}", file=sys.stderr)
+    annotations = read_annotations(config.annotations, form=config.annotation_format)
+    print_counts(annotations.blemishes)
     try:
         videos = annotations.in_subset(config.train_subset)
     except ValueError as error:
@@ -138,7 +137,7 @@ def _schedule(config: LofiTrainConfig, encoder: Encoder, num_videos: int) -> Sch
                 f"a reduction by {config.reduction:g} leaves {encoder.name} {fidelity}, which it cannot see: {reason}; "
                 "or give a smaller --reduction, a larger --size, or --schedule temporal"
             )
-    print(f"{num_videos} videos, {config.schedule}: {' · '.join(map(str, schedule.fidelities))}", file=sys.stderr)
+    remark(f"{num_videos} videos, {config.schedule}: {' · '.join(map(str, schedule.fidelities))}")
     return schedule
 
 
@@ -146,7 +145,7 @@ def _refusal(encoder: Encoder, size: int) -> str | None:
     """Why `encoder` cannot be one for pictures of another size; None if it can."""
     try:
         with torch.device("meta"):
-            ENCODERS[encoder.name](**{**encoder.build_args, "size": size})
+            find_builder(encoder.name, named=[encoder.name])(**{**encoder.build_args, "size": size})
     except ValueError as error:
         return str(error)
     return None
@@ -253,14 +252,12 @@ def _train(config: LofiTrainConfig, model: EndToEnd, batches: VideoBatches, fail
     return line
 
 
-def _report(config: LofiTrainConfig, line: dict[str, Any], failed: Mapping[str, str]) -> int:
-    """The loss on stdout and, last of all files, in the run folder; what was skipped on stderr. The exit code."""
+def _report(config: LofiTrainConfig, line: dict[str, Any], failed: Mapping[str, str]) -> EncoderRun:
+    """The loss on stdout and, last of all files, in the run folder; what was skipped on stderr."""
     loss, waiting = line["train_loss"], _share_of_waiting(config.out / "log.jsonl")
-    print(f"loss {loss:.3f} in epoch {line['epoch']}; {100 * waiting:.0f} % of the time was waiting for data")
-    write_json(
-        config.out / METRICS, {"loss": loss, "epoch": line["epoch"], "waiting": round(waiting, 3), "skipped": failed}
-    )
-    return list_skipped(failed, "videos")
+    say(f"loss {loss:.3f} in epoch {line['epoch']}; {100 * waiting:.0f} % of the time was waiting for data")
+    metrics = {"loss": loss, "epoch": line["epoch"], "waiting": round(waiting, 3)}
+    return finish(config.out, metrics, failed, "videos")
 
 
 def _share_of_waiting(log: Path) -> float:

@@ -30,6 +30,7 @@ from encoders import Encoder
 from encoders.activations import saved_bytes
 from pipeline.commands.lofi_train.fidelity import Fidelity
 from pipeline.data.files import read_json, write_json
+from pipeline.terminal.notes import say
 
 WORKING_SHARE = 0.2
 LEAST_SNIPPETS, LEAST_SIZE = 8, 32  # below, there is little left to localize in and to see
@@ -216,7 +217,7 @@ def plan_of_run(path: Path, make: Callable[[], Plan]) -> Plan:
     else:
         plan = make()
         write_json(path, dataclasses.asdict(plan))
-    print(plan)
+    say(plan)
     return plan
 
 

@@ -12,42 +12,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.progress import track
-
 from pipeline.commands.merge_features.options import MergeFeaturesConfig
 from pipeline.data.features import FeatureStore
+from pipeline.data.features.outcome import Store
 from pipeline.data.features.streams import join_headers, join_streams
 from pipeline.data.files import copy_whole, match_ids
+from pipeline.terminal.notes import progress, remark
+from pipeline.terminal.outcome import Failure, list_failures
 
 
-def run(config: MergeFeaturesConfig) -> int:
-    """Merge every video that the new store lacks. Returns 1 if one could not be (listed; the others stay), else 0.
+def run(config: MergeFeaturesConfig) -> Store:
+    """Merge every video that the new store lacks. Those that could not be merged are listed; the others stay.
 
     Raises:
         ValueError, FileNotFoundError: fewer than two stores, no such store, or no video that is in all of them.
     """
     if len(config.stores) < 2:
         raise ValueError(f"{config.stores[0]}: to merge takes two stores or more; name the others as well")
-    console = Console(stderr=True, soft_wrap=True)
     stores = [FeatureStore.open(path) for path in config.stores]
     ids_of, failures = _match_videos(stores)
     uneven = []
     with FeatureStore.create_or_resume(config.out, join_headers([store.header for store in stores])) as merged:
         _copy_encoders(stores, merged)
         todo = [video_id for video_id in ids_of if video_id not in merged.videos]
-        for video_id in track(todo, "merging", console=console):
+        for video_id in progress(todo, "merging"):
             try:
                 lengths = _merge(video_id, ids_of[video_id], stores, merged)
             except ValueError as error:
-                failures.append(f"{video_id}: {error}")
+                failures.append(Failure(video_id, str(error)))
             else:
                 uneven += [f"{video_id}: {lengths}"] if len(set(lengths)) > 1 else []
-    _report(merged, len(ids_of), uneven, failures, console)
-    return 1 if failures else 0
+    _report(merged, len(ids_of), uneven, failures)
+    return Store(path=config.out, failed=tuple(failures))
 
 
-def _match_videos(stores: Sequence[FeatureStore]) -> tuple[dict[str, list[str]], list[str]]:
+def _match_videos(stores: Sequence[FeatureStore]) -> tuple[dict[str, list[str]], list[Failure]]:
     """For each video of the first store its id in every store; and what is said of videos that a store lacks."""
     matches = [match_ids(stores[0].videos, store.videos) for store in stores]
     ids_of = {
@@ -58,17 +57,19 @@ def _match_videos(stores: Sequence[FeatureStore]) -> tuple[dict[str, list[str]],
     if not ids_of:
         raise ValueError(f"no video is in all of {', '.join(str(store.path) for store in stores)}")
     lacking = [
-        f"{video_id}: {store.path} has no features of it"
+        Failure(video_id, f"{store.path} has no features of it")
         for store, match in zip(stores, matches, strict=True)
         for video_id in stores[0].videos
         if video_id not in match
     ]
-    surplus = [
-        f"{video_id}: {stores[0].path} has no features of it"
+    surplus = {
+        video_id
         for store, match in zip(stores, matches, strict=True)
         for video_id in store.videos.keys() - match.values()
+    }
+    return ids_of, lacking + [
+        Failure(video_id, f"{stores[0].path} has no features of it") for video_id in sorted(surplus)
     ]
-    return ids_of, lacking + sorted(set(surplus))
 
 
 def _merge(video_id: str, ids: Sequence[str], stores: Sequence[FeatureStore], merged: FeatureStore) -> list[int]:
@@ -87,17 +88,11 @@ def _copy_encoders(stores: Sequence[FeatureStore], merged: FeatureStore) -> None
             copy_whole(source, merged.path / name)
 
 
-def _report(
-    merged: FeatureStore, num_common: int, uneven: Sequence[str], failures: Sequence[str], console: Console
-) -> None:
-    console.print(f"{len(merged.videos)} of {num_common} videos are in {merged.path}")
+def _report(merged: FeatureStore, num_common: int, uneven: Sequence[str], failures: Sequence[Failure]) -> None:
+    remark(f"{len(merged.videos)} of {num_common} videos are in {merged.path}")
     if uneven:
-        console.print(
+        remark(
             f"note: videos with a row or two more in one store than in another: {len(uneven)}, such as {uneven[0]}; "
-            "the shorter one counts",
-            highlight=False,
+            "the shorter one counts"
         )
-    if failures:
-        console.print(f"{len(failures)} videos could not be merged:")
-    for failure in failures:
-        console.print(f"  {failure}", markup=False, highlight=False)
+    list_failures(f"{len(failures)} videos could not be merged:", failures)

@@ -15,6 +15,11 @@ class PredictConfig:
     """Video files, or folders of them."""
     run: Path
     """Run folder of `pipeline localize`."""
+    encoder: tuple[str, ...] = ()
+    """Names, with commas, of encoders that the run was made with, if they are others' own (`package.module:build`): it
+    says so, and nothing is imported that is not named here or installed."""
+    head: str | None = None
+    """Likewise the run's head, `package.module:MyHead`."""
     out: Path
     """Detections JSON; DETECTIONS.csv and one VIDEO.vtt for each video are written beside it."""
     report: bool = False
@@ -31,3 +36,8 @@ class PredictConfig:
     """Snippets encoded at a time."""
     time_limit: float = 60.0
     """Seconds without a new frame after which a video counts as failed."""
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Names of others' code that may be imported."""
+        return self.encoder if self.head is None else (*self.encoder, self.head)

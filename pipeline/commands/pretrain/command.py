@@ -24,16 +24,16 @@ from pipeline.clips.batches import Augmentation, ClipBatch, ClipBatches
 from pipeline.clips.training import Classifier, ClipSet, action_classes, clip_form, decode_if_small, read_clip_sets
 from pipeline.commands.pretrain.options import PretrainConfig
 from pipeline.commands.pretrain.pretext import PretextBatches, playbacks_of
-from pipeline.data.files import write_json
+from pipeline.terminal.notes import say
 from pipeline.training.batches import load_batches
-from pipeline.training.encoder_run import build_rgb_encoder, leave_finished, list_skipped, save_encoder
+from pipeline.training.encoder_run import EncoderRun, build_rgb_encoder, finish, leave_finished, save_encoder
 from pipeline.training.loop import Best, fit
-from pipeline.training.run_folder import METRICS, begin_run, is_finished
+from pipeline.training.run_folder import begin_run, is_finished
 
 CLASSIFIER_WEIGHTS = "classifier.safetensors"
 
 
-def run(config: PretrainConfig) -> int:
+def run(config: PretrainConfig) -> EncoderRun:
     """Train and save. An interrupted run goes on, a finished one is left as it is.
 
     Returns 1 if clips could not be used (listed; it was trained on the others), else 0.
@@ -130,12 +130,10 @@ def _batches(
     return batches
 
 
-def _report(config: PretrainConfig, line: dict[str, Any], failed: dict[str, str]) -> int:
-    """Metrics on stdout and, last of all files, in the run folder; what was skipped on stderr. The exit code."""
+def _report(config: PretrainConfig, line: dict[str, Any], failed: dict[str, str]) -> EncoderRun:
+    """Metrics on stdout and, last of all files, in the run folder; what was skipped on stderr."""
     if "val_top1" in line:
-        print(f"top-1 accuracy {line['val_top1']:6.2f} % on the validation clips, after epoch {line['epoch']}")
+        say(f"top-1 accuracy {line['val_top1']:6.2f} % on the validation clips, after epoch {line['epoch']}")
     else:
-        print("there are no validation clips to score on; the weights are those of the last epoch")
-    metrics = {"top1": line.get("val_top1"), "epoch": line["epoch"], "skipped": failed}
-    write_json(config.out / METRICS, metrics)
-    return list_skipped(failed)
+        say("there are no validation clips to score on; the weights are those of the last epoch")
+    return finish(config.out, {"top1": line.get("val_top1"), "epoch": line["epoch"]}, failed)

@@ -13,16 +13,13 @@ Shapes: B subsequences, S gathered rows of each, k rows around each, C channels.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
 from encoders.devices import resolve_device
@@ -34,10 +31,11 @@ from pipeline.commands.sola.options import SolaConfig
 from pipeline.commands.sola.subsequences import Gathering, NeighbourhoodBatch, Subsequences, write_rows
 from pipeline.data.annotations import read_annotations
 from pipeline.data.features import SOLA_WEIGHTS, FeatureStore
+from pipeline.data.features.outcome import Store
 from pipeline.data.files import copy_whole, match_ids, write_json
 from pipeline.encoding.refinement import Refinement, load_sola, refined_header
-from pipeline.terminal.failures import Failure
-from pipeline.terminal.notes import print_note
+from pipeline.terminal.notes import print_note, progress, remark, say
+from pipeline.terminal.outcome import Failure, Outcome, list_failures
 from pipeline.training.batches import load_batches
 from pipeline.training.loop import Best, fit
 from pipeline.training.options import TrainingConfig
@@ -55,10 +53,28 @@ LONGEST_SHARE = 0.5
 """Of a video. A subsequence that spans more is no longer the local one of the paper (supplement C)."""
 
 
-def run(config: SolaConfig) -> int:
+@dataclass(frozen=True, kw_only=True)
+class SolaRun(Outcome):
+    """A trained SoLa module and what it made.
+
+    Attributes:
+        path: the run folder.
+        features: the refined store.
+        metrics: the gate, how far features moved, how much was trained on.
+    """
+
+    path: Path
+    features: Store
+    metrics: dict[str, Any]
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+def run(config: SolaConfig) -> SolaRun:
     """Train, then refine every video. An interrupted run goes on; a finished one refines what its store got since.
 
-    Returns the exit code: 1 if a video could not be refined (listed; the others stay).
+    Videos that could not be refined are listed; the others stay.
 
     Raises:
         ValueError: a store that cannot be trained on, or that the module does not fit; a run folder with other options.
@@ -67,8 +83,8 @@ def run(config: SolaConfig) -> int:
     begin_run(config.out, config)
     store = _open_store(config)
     if is_finished(config.out) and store.videos.keys() <= FeatureStore.open(config.out / FEATURES).videos.keys():
-        print(f"{config.out} is finished, its store is {config.out / FEATURES}; delete the folder to train again")
-        return 0
+        say(f"{config.out} is finished, its store is {config.out / FEATURES}; delete the folder to train again")
+        return _run(config, read_run_json(config.out / METRICS, made_by="pipeline sola"))
     if config.weights is None and not (config.out / DESCRIPTION).exists():
         _save(config, store, *train(config, store))
     source = config.weights or config.out
@@ -82,10 +98,13 @@ def run(config: SolaConfig) -> int:
         **description["training"],
     }
     _report(metrics, failures)
-    if failures:
-        return 1  # not finished: run again, the command does what is missing
-    write_json(config.out / METRICS, metrics)
-    return 0
+    if not failures:  # else it is not finished: run again, the command does what is missing
+        write_json(config.out / METRICS, metrics)
+    return _run(config, metrics, failures)
+
+
+def _run(config: SolaConfig, metrics: dict[str, Any], failures: Collection[Failure] = ()) -> SolaRun:
+    return SolaRun(path=config.out, features=Store(path=config.out / FEATURES), metrics=metrics, failed=tuple(failures))
 
 
 # --- What there is to train on ----------------------------------------------------------------------------------------
@@ -136,7 +155,7 @@ def _prepare(config: SolaConfig, store: FeatureStore) -> Subsequences:
 def _training_videos(config: SolaConfig, store: FeatureStore) -> list[str]:
     if config.annotations is None:
         return list(store.videos)
-    subset = read_annotations(config.annotations).in_subset(config.train_subset)
+    subset = read_annotations(config.annotations, form=config.annotation_format).in_subset(config.train_subset)
     chosen = list(match_ids(subset, store.videos).values())
     if not chosen:
         raise ValueError(
@@ -148,19 +167,17 @@ def _training_videos(config: SolaConfig, store: FeatureStore) -> list[str]:
 
 def _warn_of_long_subsequences(store: FeatureStore, video_ids: Collection[str], gathering: Gathering) -> None:
     if (store.header.sampling or {}).get("num_snippets") is not None:
-        print(
+        remark(
             f"warning: {store.path} has as many rows of a short video as of a long one, so that a subsequence spans "
-            f"other times in each; make one with sampling.step, as `localize` itself brings features to its length",
-            file=sys.stderr,
+            f"other times in each; make one with sampling.step, as `localize` itself brings features to its length"
         )
     rows = float(np.median([store.videos[video_id].rows for video_id in video_ids]))
     seconds = gathering.length * float(np.median([store.videos[video_id].timeline.stride for video_id in video_ids]))
     if gathering.length > LONGEST_SHARE * rows:
-        print(
+        remark(
             f"warning: a subsequence of {gathering.length} rows ({seconds:.1f} s) spans {gathering.length / rows:.0%} "
             f"of the median video ({rows:.0f} rows); that distant rows differ is to be expected only of a small part "
-            "of a video: give a smaller --step, or a store with more rows a second",
-            file=sys.stderr,
+            "of a video: give a smaller --step, or a store with more rows a second"
         )
 
 
@@ -234,16 +251,15 @@ def _fit(config: SolaConfig, store: FeatureStore, subsequences: Subsequences) ->
     )
     matching = _build(config, store.channels_of(store.videos), num_steps=training.epochs * len(batches))
     steps_per_epoch = math.ceil(len(subsequences) / training.step_size)
-    print(
+    remark(
         f"{len(subsequences.rows)} videos, {training.epochs} epochs of {len(subsequences)} subsequences: "
-        f"{training.epochs * steps_per_epoch} optimiser steps",
-        file=sys.stderr,
+        f"{training.epochs * steps_per_epoch} optimiser steps"
     )
     choice = None if config.choose == "last" else load_batches(_labelled_rows(config, store), 1)
     best = Best("val_accuracy", "max")
     line = fit(matching, _losses, batches, choice, run=config.out, training=replace(training, keep="best"), best=best)
     if choice is not None:
-        print(f"kept the module of epoch {line['epoch']}, chosen by labels", file=sys.stderr)
+        remark(f"kept the module of epoch {line['epoch']}, chosen by labels")
     return matching.eval()
 
 
@@ -266,7 +282,7 @@ def _build(config: SolaConfig, channels: int, *, num_steps: int) -> SimilarityMa
 def _labelled_rows(config: SolaConfig, store: FeatureStore) -> LabelledRows:
     if config.annotations is None:
         raise ValueError("--choose linear-evaluation uses labels: give --annotations, or leave it out")
-    annotations = read_annotations(config.annotations)
+    annotations = read_annotations(config.annotations, form=config.annotation_format)
     train, val = (
         {match: videos[video_id] for video_id, match in match_ids(videos, store.videos).items()}
         for videos in map(annotations.in_subset, (config.train_subset, config.val_subset))
@@ -343,7 +359,7 @@ def _refine(config: SolaConfig, store: FeatureStore, sola: SoLa) -> list[Failure
             if (store.path / name).exists():
                 copy_whole(store.path / name, refined.path / name)
         todo = [video_id for video_id in store.videos if video_id not in refined.videos]
-        for video_id in track(todo, "refining", console=Console(stderr=True)):
+        for video_id in progress(todo, "refining"):
             video = store.videos[video_id]
             try:
                 refined.add(video_id, refine(store.load(video_id)), video.timeline, video.duration)
@@ -366,13 +382,10 @@ def relative_change(store: FeatureStore, refined: FeatureStore, most: int = 100)
 def _report(metrics: Mapping[str, Any], failures: Collection[Failure]) -> None:
     gate, change = metrics["gate"], metrics["change"]
     if gate is not None:
-        print(f"gate {gate:+.3f}, features moved by {change:.2f} of their spread within a video")
+        say(f"gate {gate:+.3f}, features moved by {change:.2f} of their spread within a video")
         if abs(gate) < SHUT:
-            print(_about_a_shut_gate(change), file=sys.stderr)
-    if failures:
-        print(f"{len(failures)} videos could not be refined; the others are done:", file=sys.stderr)
-    for failure in failures:
-        print(f"  {failure.video_id}: {failure.reason}", file=sys.stderr)
+            remark(_about_a_shut_gate(change))
+    list_failures(f"{len(failures)} videos could not be refined; the others are done:", failures)
 
 
 def _about_a_shut_gate(change: float) -> str:

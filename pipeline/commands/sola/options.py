@@ -22,6 +22,9 @@ class SolaConfig:
     """Run folder of an earlier `pipeline sola`: refine with its module, without training."""
     annotations: Path | None = None
     """Train on the videos of `train_subset` of this file alone; its segments are not looked at. Left out: on all."""
+    annotation_format: str | None = None
+    """For annotations in a form that none of our readers knows: `package.module:read`, or the name of a reader of an
+    installed package (`pipeline.data.annotations.reading`). Left out: told from the file."""
     train_subset: str = "training"
     """Which subset that is."""
     module: SolaModuleConfig = field(default_factory=SolaModuleConfig)

@@ -1,11 +1,11 @@
 """Annotation files in the forms in which they are published, to one type."""
 
+from pipeline.data.annotations.entries import Entry
 from pipeline.data.annotations.reading import (
     AMBIGUOUS,
     Annotations,
     Segment,
     Video,
-    format_blemishes,
     holds_annotations,
     read_annotations,
     write_annotations,
@@ -14,9 +14,9 @@ from pipeline.data.annotations.reading import (
 __all__ = [
     "AMBIGUOUS",
     "Annotations",
+    "Entry",
     "Segment",
     "Video",
-    "format_blemishes",
     "holds_annotations",
     "read_annotations",
     "write_annotations",

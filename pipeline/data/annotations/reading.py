@@ -6,6 +6,7 @@ The files of all data sets become the same in memory. How each is laid out is to
     GT.csv                   `spreadsheet`, one's own videos
     charades_sta_test.txt    `charades`
     a folder                 `thumos14`, or `charades` with both subsets
+    anything else            a reader of others, by its name (`pipeline.options.plugins`)
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from typing import Literal
 from pipeline.data.annotations.activitynet import read_activitynet
 from pipeline.data.annotations.bsn import is_bsn, read_bsn
 from pipeline.data.annotations.charades import find_charades_sta, read_charades_sta
-from pipeline.data.annotations.entries import Entry, RawSegment
+from pipeline.data.annotations.entries import Entry, RawSegment, make_segment
 from pipeline.data.annotations.spreadsheet import read_spreadsheet
 from pipeline.data.annotations.thumos14 import has_thumos14, read_thumos14
 from pipeline.data.files import NO_SUBSET, check_video_id, read_json, split_by_hash, write_json
+from pipeline.options import plugins
 
 KNOWN_SUBSETS = frozenset({"training", "validation", "testing", "train", "val", "test"})
 # THUMOS14's label of what its annotators could not call action or background. It is no class.
@@ -101,18 +103,20 @@ class Annotations:
         return chosen
 
 
-def format_blemishes(blemishes: Mapping[str, int]) -> str:
-    """One line for the terminal; empty when there is nothing to tell."""
-    return "; ".join(f"{what}: {count}" for what, count in blemishes.items() if count)
-
-
 # --- Reading and writing ----------------------------------------------------------------------------------------------
 
 
 def read_annotations(
-    path: Path, *, as_written: bool = False, ambiguous: Literal["drop", "keep"] = "drop"
+    path: Path,
+    *,
+    form: str | None = None,
+    as_written: bool = False,
+    ambiguous: Literal["drop", "keep"] = "drop",
 ) -> Annotations:
     """Read annotations of any of the forms above, and put right what real files have wrong.
+
+    `form` names a reader of others, `read(path) -> dict[str, Entry]`, the videos by their ids as the file has them
+    (`pipeline.data.annotations.Entry`); what it gives is put right in the same way.
 
     Each repair is counted in `blemishes`: segments with end ≤ start are dropped, a start before the video becomes 0,
     an end after the video becomes its end (dropped if nothing is left), exact duplicates are kept once, a duration that
@@ -121,9 +125,10 @@ def read_annotations(
     labelled "Ambiguous" (THUMOS14) are dropped, also counted, unless `ambiguous` says to keep them.
 
     Raises:
-        ValueError: The file is of none of the forms, or an id would leave its folder; names the file and the place.
+        ValueError: The file is of none of the forms, or an id would leave its folder; names the file and the place. Or
+            there is no such reader, or it gives something else.
     """
-    entries = _read_entries(path)
+    entries = _read_entries(path) if form is None else _read_by(form, path)
     if not entries:
         raise ValueError(f"{path} names no video")
     blemishes: Counter[str] = Counter()
@@ -168,6 +173,20 @@ def _read_entries(path: Path) -> dict[str, Entry]:
         return read_charades_sta([path])
     data = read_json(path)
     return read_bsn(path, data) if is_bsn(data) else read_activitynet(path, data)
+
+
+def _read_by(form: str, path: Path) -> dict[str, Entry]:
+    """By a reader of others, which the user has named."""
+    entries = plugins.find("annotations", form, ours=(), named=[form])(path)
+    if not isinstance(entries, Mapping) or not all(isinstance(entry, Entry) for entry in entries.values()):
+        raise ValueError(
+            f"{form!r} gave {type(entries).__name__} for {path}; expected the videos by their ids, each an "
+            "Entry of pipeline.data.annotations"
+        )
+    for video_id, entry in entries.items():
+        check_video_id(video_id)
+        entry.segments = [make_segment(*segment) for segment in entry.segments]
+    return dict(entries)
 
 
 def _read_folder(folder: Path) -> dict[str, Entry]:

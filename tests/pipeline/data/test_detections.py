@@ -3,10 +3,11 @@ import json
 from pathlib import Path
 
 import pytest
+from found import found_in
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.detections import Detection, DetectionTable, read_detection_table, read_detections, write_detections
+from pipeline.data.detections import Detection, Detections
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 detections = st.lists(st.builds(Detection, finite, finite, st.text(), finite), max_size=5)
@@ -17,13 +18,13 @@ def test_writing_and_reading_gives_the_same_detections(
     tmp_path_factory: pytest.TempPathFactory, results: dict[str, list[Detection]]
 ) -> None:
     file = tmp_path_factory.mktemp("round") / "found.json"
-    write_detections(file, results)
-    assert read_detections(file) == results
-    assert list(read_detections(file)) == list(results)
+    Detections.from_videos(results).to_json(file)
+    assert found_in(file) == results
+    assert list(found_in(file)) == list(results)
 
 
 def test_the_file_has_the_form_of_activitynet(tmp_path: Path) -> None:
-    write_detections(tmp_path / "found.json", {"v": [Detection(1.5, 2.0, "run", 0.25)], "w": []})
+    Detections.from_videos({"v": [Detection(1.5, 2.0, "run", 0.25)], "w": []}).to_json(tmp_path / "found.json")
     assert json.loads((tmp_path / "found.json").read_text()) == {
         "version": "VERSION 1.3",
         "external_data": {},
@@ -33,7 +34,7 @@ def test_the_file_has_the_form_of_activitynet(tmp_path: Path) -> None:
 
 def test_columns_keep_the_order_of_the_file() -> None:
     first, second, third = Detection(0, 1, "b", 0.1), Detection(1, 2, "a", 0.2), Detection(2, 3, "b", 0.3)
-    table = DetectionTable.of({"v": [first, second], "w": [], "x": [third]})
+    table = Detections.from_videos({"v": [first, second], "w": [], "x": [third]})
     assert table.video_ids == ("v", "w", "x")
     assert table.labels == ("b", "a")
     assert table.video_N.tolist() == [0, 0, 2]
@@ -44,7 +45,7 @@ def test_columns_keep_the_order_of_the_file() -> None:
 
 def test_proposals_need_no_label(tmp_path: Path) -> None:
     (tmp_path / "found.json").write_text('{"results": {"v": [{"segment": [0, 1], "score": 1}]}}')
-    assert read_detection_table(tmp_path / "found.json").labels == ("",)
+    assert Detections.from_json(tmp_path / "found.json").labels == ("",)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_a_faulty_detection_is_named(tmp_path: Path, rows: str, message: str) ->
     good = '{"segment": [0, 1], "score": 1, "label": "x"}'
     (tmp_path / "found.json").write_text(f'{{"results": {{"a": [{good}], "b": [{good}, {rows}]}}}}')
     with pytest.raises(ValueError, match=f"found.json, video 'b', detection 1: .*{message}"):
-        read_detection_table(tmp_path / "found.json")
+        Detections.from_json(tmp_path / "found.json")
 
 
 @pytest.mark.parametrize(
@@ -83,11 +84,11 @@ def test_a_faulty_detection_is_named(tmp_path: Path, rows: str, message: str) ->
 def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "found.json").write_text(text)
     with pytest.raises(ValueError, match=message):
-        read_detections(tmp_path / "found.json")
+        found_in(tmp_path / "found.json")
 
 
 def test_reading_leaves_the_garbage_collector_on(tmp_path: Path) -> None:
     (tmp_path / "found.json").write_text("[]")
     with pytest.raises(ValueError, match="no detections"):
-        read_detections(tmp_path / "found.json")
+        found_in(tmp_path / "found.json")
     assert gc.isenabled()

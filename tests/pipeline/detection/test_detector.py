@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from heads.gtad import Proposals
+from heads.base import Proposals
 from pipeline.data.detections import Detection
 from pipeline.data.features import StoreHeader
 from pipeline.data.snippets import Timeline
@@ -24,6 +24,8 @@ POST = PostConfig(window=30.0, max_detections=7, sigma=0.5, min_score=0.0)
 
 class RandomHead(nn.Module):
     """Any segments with any scores, which follow from the features alone."""
+
+    num_snippets = ROWS
 
     def __init__(self) -> None:
         super().__init__()

@@ -158,7 +158,7 @@ def test_the_page_needs_no_network(tmp_path: Path) -> None:
 
 
 def test_the_script_never_reads_text_as_html() -> None:
-    script = resources.files("pipeline").joinpath("report.js").read_text(encoding="utf-8")
+    script = resources.files("pipeline.show").joinpath("report.js").read_text(encoding="utf-8")
     assert not any(word in script for word in (".innerHTML", "insertAdjacentHTML", "document.write", "eval(", "</"))
 
 

@@ -8,12 +8,13 @@ import yaml
 
 from pipeline.commands.localize.options import LocalizeConfig
 from pipeline.options.flags import parse
+from pipeline.options.heads import with_head
 from pipeline.training.options import TrainingConfig
 from pipeline.training.run_folder import CONFIG, LAST_CHECKPOINT, METRICS, begin_run, is_finished, read_run_json
 
 
 def options(run: Path) -> LocalizeConfig:
-    return LocalizeConfig(features=Path("store"), annotations=Path("gt.json"), out=run)
+    return with_head(LocalizeConfig, "gtad")(features=Path("store"), annotations=Path("gt.json"), out=run)
 
 
 def test_the_written_config_gives_the_same_options_back(tmp_path: Path) -> None:

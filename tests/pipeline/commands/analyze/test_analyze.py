@@ -67,7 +67,7 @@ def annotations(tmp_path: Path) -> Path:
 def analyze(out: Path, *stores: Path, **options: Any) -> dict[str, Any]:
     """Run the command on subsequences of 4 rows, 3 apart; what it wrote."""
     defaults: dict[str, Any] = {"tsm_size": 4, "step": 3, "linear": QUICK}
-    assert run(AnalyzeConfig(features=stores, out=out, **(defaults | options))) == 0
+    assert not run(AnalyzeConfig(features=stores, out=out, **(defaults | options))).failed
     numbers: dict[str, Any] = json.loads((out / "analysis.json").read_text())
     return numbers
 

@@ -60,7 +60,7 @@ def weights_of(config: BspConfig) -> str:
 
 
 def test_the_run_folder_is_accepted_as_weights(config: BspConfig, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bsp.run(config) == 0
+    assert not bsp.run(config).failed
     assert {path.name for path in config.out.iterdir()} == {
         "config.yaml", "log.jsonl", "best.ckpt", "last.ckpt", "encoder.safetensors", "encoder.json", "metrics.json",
     }  # fmt: skip
@@ -73,24 +73,24 @@ def test_the_run_folder_is_accepted_as_weights(config: BspConfig, capsys: pytest
     assert confusion_KK.sum(axis=1).tolist() == [1, 1, 1, 1]  # in turns
     assert metrics["top1"] == 100 * confusion_KK.trace() / confusion_KK.sum()
     assert "on the validation clips, after epoch 0: " in capsys.readouterr().out
-    assert bsp.run(config) == 0
+    assert not bsp.run(config).failed
     assert "is finished" in capsys.readouterr().out
 
 
 def test_a_binary_task_has_two_classes(config: BspConfig) -> None:
-    assert bsp.run(replace(config, kinds=("diff-speed", "same-speed"))) == 0
+    assert not bsp.run(replace(config, kinds=("diff-speed", "same-speed"))).failed
     assert np.array(metrics_of(config)["confusion"]).shape == (2, 2)
 
 
 def test_change_points_are_regressed(config: BspConfig) -> None:
-    assert bsp.run(replace(config, task="regression", kinds=("diff-speed",))) == 0
+    assert not bsp.run(replace(config, task="regression", kinds=("diff-speed",))).failed
     metrics = metrics_of(config)
     assert {"loss", "constant_loss", "error", "constant_error"} <= metrics.keys()
     assert np.isfinite(metrics["loss"])
 
 
 def test_two_heads_learn_both(config: BspConfig) -> None:
-    assert bsp.run(replace(config, integration="two-head")) == 0
+    assert not bsp.run(replace(config, integration="two-head")).failed
     assert {"action_top1", "kind_top1"} <= metrics_of(config).keys()
     described = json.loads((config.out / "encoder.json").read_text())
     assert described["labels"] == ["fall", "rise"]
@@ -103,7 +103,7 @@ def test_a_student_is_distilled_from_two_runs(config: BspConfig, tmp_path: Path)
         run.mkdir()
         save_encoder(run, build_encoder("tsm_tiny", weights="random", size=32, seed=seed))
     student = replace(config, integration="distillation", action_teacher=teachers[0], boundary_teacher=teachers[1])
-    assert bsp.run(student) == 0
+    assert not bsp.run(student).failed
     assert {"action_top1", "action_features", "boundary_features"} <= metrics_of(student).keys()
     described = json.loads((student.out / "encoder.json").read_text())
     assert fingerprint(build_encoder(**described["encoder"], weights=student.out)) == described["weights"]
@@ -140,14 +140,14 @@ def long_enough_to_learn(flat: Path, tmp_path: Path) -> BspConfig:
 @pytest.mark.slow
 def test_it_learns_to_tell_cuts_from_clips(long_enough_to_learn: BspConfig) -> None:
     config = replace(long_enough_to_learn, kinds=("diff-class", "same-speed"))
-    assert bsp.run(config) == 0
+    assert not bsp.run(config).failed
     assert metrics_of(config)["top1"] == 100
 
 
 @pytest.mark.slow
 def test_the_best_constant_loses_to_regression(long_enough_to_learn: BspConfig) -> None:
     config = replace(long_enough_to_learn, task="regression", kinds=("diff-class",))
-    assert bsp.run(config) == 0
+    assert not bsp.run(config).failed
     metrics = metrics_of(config)
     assert metrics["loss"] < 0.5 * metrics["constant_loss"]
     assert metrics["error"] < 0.5 * metrics["constant_error"]
@@ -161,7 +161,7 @@ def test_a_killed_run_comes_to_the_same_weights(
 ) -> None:
     two_epochs = replace(config, integration="two-head", training=replace(TRAINING, epochs=2))
     whole, killed = (replace(two_epochs, out=tmp_path / name) for name in ("whole", "killed"))
-    assert bsp.run(whole) == 0
+    assert not bsp.run(whole).failed
     made = JointBatches.__getitem__
 
     def die_in_the_second_epoch(batches: JointBatches, places: list[tuple[int, int]]) -> Any:
@@ -174,7 +174,7 @@ def test_a_killed_run_comes_to_the_same_weights(
         bsp.run(killed)
     monkeypatch.undo()
     assert (killed.out / "last.ckpt").exists()
-    assert bsp.run(killed) == 0
+    assert not bsp.run(killed).failed
     assert weights_of(killed) == weights_of(whole)
     assert metrics_of(killed) == metrics_of(whole)
 
@@ -183,20 +183,20 @@ def test_clips_decoded_in_every_epoch_give_the_same_weights(
     config: BspConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = replace(config, size=64)
-    assert bsp.run(here) == 0
+    assert not bsp.run(here).failed
     monkeypatch.setattr(clip_batches, "CACHE_BYTES", 0)
     again = replace(here, out=tmp_path / "again")
-    assert bsp.run(again) == 0
+    assert not bsp.run(again).failed
     assert weights_of(again) == weights_of(here)
 
 
 def test_writing_alone(config: BspConfig, capsys: pytest.CaptureFixture[str]) -> None:
     alone = replace(config, task="none", write=5)
-    assert bsp.run(alone) == 0
+    assert not bsp.run(alone).failed
     assert {path.name for path in config.out.iterdir()} == {"config.yaml", "boundary_clips", "metrics.json"}
     assert len(pd.read_csv(config.out / "boundary_clips" / "boundary_clips.csv")) == 5
     assert f"5 of 5 boundary clips are in {config.out}" in capsys.readouterr().out
-    assert bsp.run(alone) == 0
+    assert not bsp.run(alone).failed
     assert "is finished" in capsys.readouterr().out
 
 
@@ -327,14 +327,14 @@ def test_broken_clips_are_skipped_and_named(
     broken = folder / "train" / "rise" / "broken.mp4"
     broken.write_bytes(b"no video")
     config = BspConfig(clips=folder, out=tmp_path / "run", encoder="tsm_tiny", size=32, samples=16, training=TRAINING)
-    assert bsp.run(config) == 1
+    assert bsp.run(config).failed
     assert list(metrics_of(config)["skipped"]) == [str(broken)]
     said = capsys.readouterr()
     assert "1 clips could not be used and were skipped; the others were:" in said.err
     # One validation clip of each class gives no same-class boundary.
     assert "note: the validation clips are not used: no class of the 2 clips has two" in said.err
     assert "no validation clips to score on" in said.out
-    assert bsp.run(config) == 1  # finished: the same is said again
+    assert bsp.run(config).failed  # finished: the same is said again
     assert str(broken) in capsys.readouterr().err
 
 
@@ -351,7 +351,7 @@ def test_a_class_with_one_clip_gives_no_same_class_boundary(
     folder = write_clips(tmp_path / "clips", 1, 0)
     config = BspConfig(clips=folder, out=tmp_path / "run", encoder="tsm_tiny", size=32, training=TRAINING, **changes)
     if said is None:
-        assert bsp.run(config) == 0
+        assert not bsp.run(config).failed
     else:
         with pytest.raises(ValueError, match=said):
             bsp.run(config)

@@ -14,7 +14,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "SIZE", "tiny")
-        assert demo.run(DemoConfig(out=out, all=True)) == 0
+        assert not demo.run(DemoConfig(out=out, all=True)).failed
     return out
 
 
@@ -43,6 +43,6 @@ def test_a_second_run_does_nothing_again(finished: Path, monkeypatch: pytest.Mon
     written = weights.stat().st_mtime_ns
     before = (finished / "metrics.json").read_text()
     monkeypatch.setattr(demo, "SIZE", "tiny")
-    assert demo.run(DemoConfig(out=finished, all=True)) == 0
+    assert not demo.run(DemoConfig(out=finished, all=True)).failed
     assert weights.stat().st_mtime_ns == written
     assert (finished / "metrics.json").read_text() == before

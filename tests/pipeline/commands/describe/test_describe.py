@@ -13,7 +13,7 @@ from pipeline.data.snippets import Timeline
 
 def described(path: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     """The lines of the output; continued lines are joined."""
-    assert run(DescribeConfig(path=path)) == 0
+    assert not run(DescribeConfig(path=path)).failed
     lines: dict[str, str] = {}
     for line in capsys.readouterr().out.splitlines():
         name, _, value = line.partition("  ")

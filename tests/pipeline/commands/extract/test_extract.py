@@ -27,7 +27,7 @@ from pipeline.data.features import FeatureStore
 from pipeline.data.snippets import Sampling, sample_snippets
 from pipeline.data.video import VideoError, VideoInfo, probe_video, read_frames
 from pipeline.encoding.video_features import VideoFeatures, iterate_features
-from pipeline.terminal.failures import Failure
+from pipeline.terminal.outcome import Failure
 
 NUM_FRAMES = {"a": 30, "b": 5, "c": 70, "d": 1, "e": 41}
 
@@ -196,7 +196,8 @@ def test_failures_take_their_place_and_leave_the_others_alone(
     whole = features_of(iterate_features(videos, index_encoder(), SAMPLING, batch_size=batch_size))
     monkeypatch.setattr(FailingProcess, "bad", {"a": 25, "d": 0, "e": 3})
     results = list(iterate_features(videos, index_encoder(), SAMPLING, batch_size=batch_size))
-    assert [result.video_id for result in results] == list(videos)
+    names = [result.name if isinstance(result, Failure) else result.video_id for result in results]
+    assert names == list(videos)
     assert [result.reason.partition(": ")[2] for result in results if isinstance(result, Failure)] == [
         "died",
         "no video",
@@ -275,7 +276,9 @@ def contents(path: Path) -> dict[str, bytes]:
 
 
 def test_a_store_holds_all_that_rebuilds_its_encoder(videos: dict[str, Path], tmp_path: Path) -> None:
-    assert run(config(videos, tmp_path, sampling=SamplingConfig(num_frames=4, frame_stride=3, fps=12.5), size=32)) == 0
+    assert not run(
+        config(videos, tmp_path, sampling=SamplingConfig(num_frames=4, frame_stride=3, fps=12.5), size=32)
+    ).failed
     store = FeatureStore.open(tmp_path)
     assert list(store.videos) == list(videos)
     assert store.header.sampling == {"num_frames": 4, "frame_stride": 3, "step": 6, "num_snippets": None, "fps": 12.5}
@@ -299,7 +302,7 @@ def test_a_rerun_does_only_what_is_missing(
         return iterate_features(asked_for, *args, **options)
 
     monkeypatch.setattr(pipeline.commands.extract.command, "iterate_features", remember)
-    assert run(config(videos, tmp_path)) == 0
+    assert not run(config(videos, tmp_path)).failed
     assert asked == [["c", "d", "e"]]
     assert "5 videos, 2 of them" in capsys.readouterr().err
     assert contents(tmp_path) == expected
@@ -333,8 +336,10 @@ def test_failures_are_listed_and_the_rest_stays(
     for name in ("a", "c"):
         (folder / f"{name}.mp4").symlink_to(videos[name])
     (folder / "b.mp4").write_bytes(b"no video")
-    monkeypatch.setattr(pipeline.commands.extract.command, "build_encoder", lambda *args, **options: index_encoder())
-    assert run(config({"a": folder / "a.mp4"}, tmp_path / "store")) == 1
+    monkeypatch.setattr(
+        pipeline.commands.extract.command, "build_named_encoder", lambda *args, **options: index_encoder()
+    )
+    assert run(config({"a": folder / "a.mp4"}, tmp_path / "store")).failed
     assert list(FeatureStore.open(tmp_path / "store").videos) == ["a"]
     told = capsys.readouterr().err
     assert "2 of 3 videos failed" in told
@@ -348,7 +353,7 @@ def test_annotations_choose_the_videos(
     annotations = tmp_path / "gt.json"
     entry = {"subset": "training", "duration": 9.0, "annotations": []}
     annotations.write_text(json.dumps({"database": dict.fromkeys(["v_b", "d", "gone", "away"], entry)}))
-    assert run(config(videos, tmp_path / "store", annotations=annotations)) == 0
+    assert not run(config(videos, tmp_path / "store", annotations=annotations)).failed
     assert list(FeatureStore.open(tmp_path / "store").videos) == ["b", "d"]
     told = " ".join(capsys.readouterr().err.split())
     assert f"2 annotated videos that are not in {config(videos, tmp_path).videos} (gone, away)" in told

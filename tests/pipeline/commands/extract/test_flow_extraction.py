@@ -14,7 +14,7 @@ from pipeline.data.snippets import Sampling, sample_flow
 from pipeline.data.video import probe_video, read_frames
 from pipeline.data.video.flow import flow_picture, import_opencv
 from pipeline.encoding.video_features import VideoFeatures, iterate_features
-from pipeline.terminal.failures import Failure
+from pipeline.terminal.outcome import Failure
 
 SIZE, FPS = (64, 48), 10
 NUM_FRAMES = {"a": 12, "b": 5, "c": 1}
@@ -119,7 +119,8 @@ def test_a_video_that_fails_leaves_the_others_alone(videos: dict[str, Path], tmp
     some = {"a": videos["a"], "broken": tmp_path / "broken.mp4", "b": videos["b"]}
     sampling = Sampling(num_frames=2, frame_stride=1, step=2)
     results = list(iterate_features(some, mean_motion(), sampling, flow_cache=tmp_path / "cache"))
-    assert [(result.video_id, type(result)) for result in results] == [
+    names = [result.name if isinstance(result, Failure) else result.video_id for result in results]
+    assert list(zip(names, map(type, results), strict=True)) == [
         ("a", VideoFeatures),
         ("broken", Failure),
         ("b", VideoFeatures),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from found import found_in
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
@@ -22,12 +23,12 @@ from pipeline.commands.evaluate.options import EvaluateConfig
 from pipeline.commands.localize import command as localize
 from pipeline.commands.localize.options import LocalizeConfig
 from pipeline.data.annotations import AMBIGUOUS, Segment, Video, write_annotations
-from pipeline.data.detections import read_detections
 from pipeline.data.features import ENCODER_WEIGHTS, FeatureStore, StoreHeader
 from pipeline.data.snippets import Timeline
 from pipeline.detection.detector import UnifiedHead, detect, load_run
 from pipeline.detection.options import PostConfig
 from pipeline.encoding.options import SolaModuleConfig
+from pipeline.options.heads import with_head
 from pipeline.training.options import TrainingConfig
 
 LABELS = ("jump", "spin")
@@ -70,7 +71,7 @@ def make_videos(num_train: int = 6, num_val: int = 2, labels: Sequence[str] = LA
 
 
 def small_config(folder: Path, epochs: int = 1) -> LocalizeConfig:
-    return LocalizeConfig(
+    return with_head(LocalizeConfig, "gtad")(
         features=folder / "store",
         annotations=folder / "annotations.json",
         out=folder / "run",
@@ -90,7 +91,7 @@ def config(tmp_path: Path) -> LocalizeConfig:
 
 
 def notes_of(config: LocalizeConfig, capsys: pytest.CaptureFixture[str]) -> str:
-    assert localize.run(config) == 0
+    assert not localize.run(config).failed
     return capsys.readouterr().err
 
 
@@ -109,7 +110,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> LocalizeConfig:
     write_annotations(config.annotations, videos)
     write_store(config.features, videos)
     (config.features / ENCODER_WEIGHTS).write_bytes(b"weights of an encoder")
-    assert localize.run(config) == 0
+    assert not localize.run(config).failed
     return config
 
 
@@ -144,7 +145,7 @@ def test_the_saved_head_is_that_of_the_best_epoch(finished: LocalizeConfig) -> N
 def test_a_moved_run_detects_the_same_without_its_store(finished: LocalizeConfig, tmp_path: Path) -> None:
     shutil.copytree(finished.out, tmp_path / "elsewhere")
     run = load_run(tmp_path / "elsewhere")
-    for video_id, detections in read_detections(finished.out / "detections.json").items():
+    for video_id, detections in found_in(finished.out / "detections.json").items():
         features_TC = np.load(finished.features / f"{video_id}.npy")
         again = detect(run, features_TC, ROW, DURATION)
         assert [d.label for d in again] == [d.label for d in detections]
@@ -154,7 +155,7 @@ def test_a_moved_run_detects_the_same_without_its_store(finished: LocalizeConfig
 
 def test_a_finished_run_is_not_repeated(finished: LocalizeConfig, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.out.iterdir()}
-    assert localize.run(finished) == 0
+    assert not localize.run(finished).failed
     assert {path: path.stat().st_mtime_ns for path in finished.out.iterdir()} == before
     assert "is finished" in capsys.readouterr().out
 
@@ -174,10 +175,10 @@ def test_a_run_that_was_killed_while_detecting_ends_the_same(
         patch.setattr(localize, "_detect", killed)
         with pytest.raises(OSError, match="killed"):
             localize.run(config)
-    assert localize.run(config) == 0
+    assert not localize.run(config).failed
     whole = replace(config, out=config.out.parent / "whole")
-    assert localize.run(whole) == 0
-    assert read_detections(config.out / "detections.json") == read_detections(whole.out / "detections.json")
+    assert not localize.run(whole).failed
+    assert found_in(config.out / "detections.json") == found_in(whole.out / "detections.json")
 
 
 def test_results_go_to_stdout_and_the_rest_to_stderr(config: LocalizeConfig, capfd: pytest.CaptureFixture[str]) -> None:
@@ -189,8 +190,8 @@ def test_results_go_to_stdout_and_the_rest_to_stderr(config: LocalizeConfig, cap
 
 
 def test_bins_and_windows(config: LocalizeConfig) -> None:
-    assert localize.run(replace(config, rescale="bins", post=replace(config.post, window=12.0))) == 0
-    ends = [d.end for found in read_detections(config.out / "detections.json").values() for d in found]
+    assert not localize.run(replace(config, rescale="bins", post=replace(config.post, window=12.0))).failed
+    ends = [d.end for found in found_in(config.out / "detections.json").values() for d in found]
     assert max(ends) > 12
 
 
@@ -216,7 +217,7 @@ def thumos(tmp_path_factory: pytest.TempPathFactory) -> LocalizeConfig:
         for segment in video.segments:
             scores[number - 1, {"LongJump": 51, "Billiards": 12}[segment.label] - 1] = 0.9
     np.save(folder / "uNet_test.npy", scores)
-    config = LocalizeConfig(
+    config = with_head(LocalizeConfig, "gtad")(
         features=folder / "store",
         annotations=folder / "annotations.json",
         out=folder / "run",
@@ -234,7 +235,7 @@ def thumos(tmp_path_factory: pytest.TempPathFactory) -> LocalizeConfig:
         ),
         tiou=(0.3, 0.5),
     )  # fmt: skip
-    assert localize.run(config) == 0
+    assert not localize.run(config).failed
     return config
 
 
@@ -249,7 +250,7 @@ def make_features_of(video: Video) -> NDArray[np.float32]:
 
 def test_the_thumos14_protocol(thumos: LocalizeConfig) -> None:
     assert metrics_of(thumos)["map"][1] > 40
-    for detections in read_detections(thumos.out / "detections.json").values():
+    for detections in found_in(thumos.out / "detections.json").values():
         by_label = Counter(d.label for d in detections)
         assert len(by_label) == 2
         assert max(by_label.values()) <= 50
@@ -267,7 +268,7 @@ def test_a_run_without_classes_finds_segments_when_loaded_again(thumos: Localize
     run = load_run(thumos.out)
     assert (run.rescale, run.row_step, run.labels) == ("none", 2, ("action",))
     store = FeatureStore.open(thumos.features)
-    for video_id, detections in read_detections(thumos.out / "detections.json").items():
+    for video_id, detections in found_in(thumos.out / "detections.json").items():
         again = detect(run, store.load(video_id), store.videos[video_id].timeline, DURATION)
         assert {d.label for d in again} == {"action"}
         assert {(round(d.start, 3), round(d.end, 3)) for d in detections} <= {
@@ -284,7 +285,7 @@ def test_classes_of_video_scores_replace_those_of_the_head(
     notes = notes_of(replace(config, video_scores=path, fusion="top1-share"), capsys)
     assert "1 videos have no scores in" in notes
     assert "nothing is detected in them (video7)" in notes
-    found = read_detections(config.out / "detections.json")
+    found = found_in(config.out / "detections.json")
     assert found["video7"] == []
     assert {d.label for d in found["video6"]} == {"spin"}
     assert load_run(config.out).labels == LABELS  # what `predict` finds are still the head's own
@@ -305,19 +306,19 @@ def test_video_scores_that_are_of_no_use_are_told_before_training(
 
 def test_a_row_step_below_one() -> None:
     with pytest.raises(ValueError, match="row_step is 0; it must be at least 1"):
-        LocalizeConfig(features=Path("a"), annotations=Path("b"), out=Path("c"), row_step=0)
+        with_head(LocalizeConfig, "gtad")(features=Path("a"), annotations=Path("b"), out=Path("c"), row_step=0)
 
 
 def test_a_sola_module_trained_with_the_head_belongs_to_the_run(config: LocalizeConfig) -> None:
     config = replace(config, unified=SolaModuleConfig(hidden=16, kernel_size=3))
-    assert localize.run(config) == 0
+    assert not localize.run(config).failed
     run = load_run(config.out)
     assert isinstance(run.head, UnifiedHead)
     gate = run.head.sola.gate
     assert gate is not None
     assert gate.item() != 0
     store = FeatureStore.open(config.features)
-    for video_id, expected in read_detections(config.out / "detections.json").items():
+    for video_id, expected in found_in(config.out / "detections.json").items():
         stored = store.videos[video_id]
         found = detect(run, store.load(video_id), stored.timeline, stored.duration)
         assert [d.score for d in found] == pytest.approx([d.score for d in expected], rel=1e-4)
@@ -326,6 +327,7 @@ def test_a_sola_module_trained_with_the_head_belongs_to_the_run(config: Localize
 def test_rows_of_zeros_beyond_the_videos_end_stay_zeros_behind_a_sola_module() -> None:
     class Identity(torch.nn.Module):
         targets = loss = decode = None
+        num_snippets = 9
 
         def forward(self, feats_BCT: torch.Tensor) -> torch.Tensor:
             return feats_BCT
@@ -340,8 +342,8 @@ def test_rows_of_zeros_beyond_the_videos_end_stay_zeros_behind_a_sola_module() -
 
 
 def test_train_and_validation_subset_may_be_the_same(config: LocalizeConfig) -> None:
-    assert localize.run(replace(config, val_subset="training")) == 0
-    assert set(read_detections(config.out / "detections.json")) == {f"video{n}" for n in range(6)}
+    assert not localize.run(replace(config, val_subset="training")).failed
+    assert set(found_in(config.out / "detections.json")) == {f"video{n}" for n in range(6)}
 
 
 # --- Odd input that is gone on with, and told -------------------------------------------------------------------------
@@ -371,8 +373,8 @@ def test_one_class(tmp_path: Path) -> None:
     config = small_config(tmp_path)
     write_annotations(config.annotations, make_videos(labels=("spin",)))
     write_store(config.features, make_videos(labels=("spin",)))
-    assert localize.run(config) == 0
-    assert {d.label for found in read_detections(config.out / "detections.json").values() for d in found} == {"spin"}
+    assert not localize.run(config).failed
+    assert {d.label for found in found_in(config.out / "detections.json").values() for d in found} == {"spin"}
 
 
 def test_a_class_in_the_validation_videos_alone(config: LocalizeConfig, capsys: pytest.CaptureFixture[str]) -> None:
@@ -385,7 +387,7 @@ def test_ambiguous_segments_train_without_a_class_if_kept(config: LocalizeConfig
     write_annotations(config.annotations, make_videos(labels=("jump", AMBIGUOUS)))
     kept = replace(config, ambiguous="keep", out=config.out.with_name("kept"))
     for run in (config, kept):
-        assert localize.run(run) == 0
+        assert not localize.run(run).failed
         assert load_run(run.out).labels == ("jump",)
     losses = [(run.out / "log.jsonl").read_text() for run in (config, kept)]
     assert losses[0] != losses[1]
@@ -413,8 +415,8 @@ def test_a_csv_without_durations_and_ids_without_prefix(config: LocalizeConfig) 
         lines += [f"v_{video.id},{s.start},{s.end},{s.label},{video.subset}" for s in video.segments]
     table = config.annotations.with_suffix(".csv")
     table.write_text("\n".join(lines))
-    assert localize.run(replace(config, annotations=table)) == 0
-    assert set(read_detections(config.out / "detections.json")) == {"v_video6", "v_video7"}
+    assert not localize.run(replace(config, annotations=table)).failed
+    assert set(found_in(config.out / "detections.json")) == {"v_video6", "v_video7"}
 
 
 def test_imported_features_have_no_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -451,7 +453,7 @@ def test_no_segments_at_all(config: LocalizeConfig, subset: str) -> None:
 def test_no_segment_fits_in_a_window(config: LocalizeConfig) -> None:
     with pytest.raises(ValueError, match=r"longer than the windows of 1 s.*give a longer --post.window"):
         localize.run(replace(config, post=replace(config.post, window=1.0)))
-    assert localize.run(config) == 0  # and the folder is not spoilt
+    assert not localize.run(config).failed  # and the folder is not spoilt
 
 
 def test_features_that_are_not_finite(config: LocalizeConfig) -> None:

@@ -87,7 +87,7 @@ def moved(config: LofiTrainConfig) -> set[str]:
 
 
 def test_the_run_folder_and_the_output(config: LofiTrainConfig, capfd: pytest.CaptureFixture[str]) -> None:
-    assert lofi.run(config) == 0
+    assert not lofi.run(config).failed
     assert {path.name for path in config.out.iterdir()} == {
         "config.yaml", "log.jsonl", "last.ckpt", "encoder.safetensors", "encoder.json", "metrics.json",
     }  # fmt: skip
@@ -101,7 +101,7 @@ def test_the_run_folder_and_the_output(config: LofiTrainConfig, capfd: pytest.Ca
     assert metrics["loss"] == log[-1]["train_loss"]
     assert metrics["skipped"] == {}
     assert 0 <= metrics["waiting"] <= 1
-    assert lofi.run(config) == 0
+    assert not lofi.run(config).failed
     assert "is finished" in capfd.readouterr().out
 
 
@@ -119,7 +119,7 @@ def test_the_run_is_accepted_as_weights(config: LofiTrainConfig, data: Path) -> 
         sampling=SamplingConfig(num_frames=4, num_snippets=8),
         device="cpu",
     )
-    assert extract.run(extraction) == 0
+    assert not extract.run(extraction).failed
     store = FeatureStore.open(extraction.out)
     assert store.header.weights == described["weights"]
     assert len(store.videos) == NUM_VIDEOS
@@ -177,7 +177,7 @@ def test_memory_chooses_what_is_trained_on(
 
     monkeypatch.setattr(EndToEnd, "forward", noted)
     head, training = replace(HEAD, num_snippets=16), replace(TRAINING, epochs=1)
-    assert lofi.run(replace(config, memory=memory, gtad=head, training=training)) == 0
+    assert not lofi.run(replace(config, memory=memory, gtad=head, training=training)).failed
     assert set(sizes) == {seen}
     assert seen in capsys.readouterr().out
 
@@ -212,7 +212,7 @@ def test_a_run_that_goes_on_keeps_its_plan(
         return measure_costs(*arguments, **options)
 
     monkeypatch.setattr(lofi, "measure_costs", noted)
-    assert lofi.run(replace(with_memory, training=replace(with_memory.training, lr=lr))) == 0
+    assert not lofi.run(replace(with_memory, training=replace(with_memory.training, lr=lr))).failed
     assert bool(calls) == measured
 
 
@@ -244,7 +244,7 @@ def test_killed_in_a_cycle_and_resumed_equals_uninterrupted(
             lofi.run(killed)
     assert not (killed.out / "encoder.safetensors").exists()
     torch.manual_seed(99)
-    assert lofi.run(killed) == 0
+    assert not lofi.run(killed).failed
     weights = [(run.out / "encoder.safetensors").read_bytes() for run in (whole, killed)]
     assert weights[0] == weights[1]
 
@@ -262,7 +262,7 @@ def test_videos_that_do_not_decode_are_skipped_and_named(
 ) -> None:
     broken = broken_copy(config, tmp_path / "videos", {"v_1", "v_3"})
     for _ in ("trained", "finished"):
-        assert lofi.run(broken) == 1
+        assert lofi.run(broken).failed
         err = capsys.readouterr().err
         assert "2 videos could not be used and were skipped; the others were:" in err
         assert "v_1.mp4" in err

@@ -43,7 +43,7 @@ def contents(path: Path) -> dict[str, bytes]:
 def test_channels_stand_side_by_side_in_the_order_of_the_stores(tmp_path: Path) -> None:
     first = write_store(tmp_path / "1", RGB, {"a": 5, "b": 4}, channels=2)
     second = write_store(tmp_path / "2", FLOW, {"b": 4, "a": 5}, channels=3)
-    assert merge(tmp_path / "out", first, second) == 0
+    assert not merge(tmp_path / "out", first, second).failed
     merged = FeatureStore.open(tmp_path / "out")
     assert merged.header == StoreHeader(streams=(RGB, FLOW))
     assert list(merged.videos) == ["a", "b"]
@@ -55,16 +55,16 @@ def test_channels_stand_side_by_side_in_the_order_of_the_stores(tmp_path: Path) 
 
 def test_a_merged_store_is_merged_again(tmp_path: Path) -> None:
     stores = [write_store(tmp_path / str(number), RGB, {"a": 4}, channels=number) for number in (1, 2, 3)]
-    assert merge(tmp_path / "two", *stores[:2]) == 0
-    assert merge(tmp_path / "in steps", tmp_path / "two", stores[2]) == 0
-    assert merge(tmp_path / "at once", *stores) == 0
+    assert not merge(tmp_path / "two", *stores[:2]).failed
+    assert not merge(tmp_path / "in steps", tmp_path / "two", stores[2]).failed
+    assert not merge(tmp_path / "at once", *stores).failed
     assert contents(tmp_path / "in steps") == contents(tmp_path / "at once")
 
 
 def test_ids_match_across_the_prefix_of_activitynet(tmp_path: Path) -> None:
     first = write_store(tmp_path / "1", RGB, {"v_a": 5}, channels=2)
     second = write_store(tmp_path / "2", RGB, {"a": 5}, channels=2)
-    assert merge(tmp_path / "out", first, second) == 0
+    assert not merge(tmp_path / "out", first, second).failed
     assert list(FeatureStore.open(tmp_path / "out").videos) == ["v_a"]
 
 
@@ -74,7 +74,7 @@ def test_what_was_stored_is_stored_again_without_loss(tmp_path: Path, dtypes: tu
         write_store(tmp_path / str(number), replace(RGB, dtype=dtype), {"a": 5}, channels=number)
         for number, dtype in enumerate(dtypes, start=1)
     ]
-    assert merge(tmp_path / "out", *stores) == 0
+    assert not merge(tmp_path / "out", *stores).failed
     merged = FeatureStore.open(tmp_path / "out")
     assert merged.header.dtype == max(dtypes, key=lambda dtype: int(dtype[5:]))
     np.testing.assert_array_equal(merged.load("a"), np.hstack([FeatureStore.open(store).load("a") for store in stores]))
@@ -83,7 +83,7 @@ def test_what_was_stored_is_stored_again_without_loss(tmp_path: Path, dtypes: tu
 def test_the_shorter_stream_counts_and_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = write_store(tmp_path / "1", RGB, {"a": 5, "b": 4}, channels=2)
     second = write_store(tmp_path / "2", RGB, {"a": 3, "b": 4}, channels=2)
-    assert merge(tmp_path / "out", first, second) == 0
+    assert not merge(tmp_path / "out", first, second).failed
     assert len(FeatureStore.open(tmp_path / "out").load("a")) == 3
     assert "in one store than in another: 1, such as a: [5, 3]; the shorter one counts" in capsys.readouterr().err
 
@@ -93,7 +93,7 @@ def test_streams_of_other_lengths_are_refused_and_the_rest_stays(
 ) -> None:
     first = write_store(tmp_path / "1", RGB, {"a": 7, "b": 4}, channels=2)
     second = write_store(tmp_path / "2", RGB, {"a": 4, "b": 4}, channels=2)
-    assert merge(tmp_path / "out", first, second) == 1
+    assert merge(tmp_path / "out", first, second).failed
     assert list(FeatureStore.open(tmp_path / "out").videos) == ["b"]
     assert "a: the streams have 7, 4 rows, which differ by more than 2" in capsys.readouterr().err
 
@@ -117,7 +117,7 @@ def test_rows_of_other_seconds_are_refused_with_the_numbers(wrong: Any, said: st
 def test_videos_that_a_store_lacks_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = write_store(tmp_path / "1", RGB, {"a": 4, "only here": 4}, channels=2)
     second = write_store(tmp_path / "2", RGB, {"a": 4, "only there": 4}, channels=2)
-    assert merge(tmp_path / "out", first, second) == 1
+    assert merge(tmp_path / "out", first, second).failed
     assert list(FeatureStore.open(tmp_path / "out").videos) == ["a"]
     told = capsys.readouterr().err
     assert f"only here: {second} has no features of it" in told
@@ -126,17 +126,17 @@ def test_videos_that_a_store_lacks_are_listed(tmp_path: Path, capsys: pytest.Cap
 
 def test_a_rerun_does_what_is_missing_and_ends_with_the_same_store(tmp_path: Path) -> None:
     stores = [write_store(tmp_path / name, RGB, {"a": 4, "b": 4}, channels=2) for name in ("1", "2")]
-    assert merge(tmp_path / "out", *stores) == 0
+    assert not merge(tmp_path / "out", *stores).failed
     whole = contents(tmp_path / "out")
     (tmp_path / "out" / "b.npy").unlink()
     (tmp_path / "out" / "encoder_2.safetensors").unlink()
-    assert merge(tmp_path / "out", *stores) == 0
+    assert not merge(tmp_path / "out", *stores).failed
     assert contents(tmp_path / "out") == whole
 
 
 def test_another_merge_is_refused_with_what_differs(tmp_path: Path) -> None:
     stores = [write_store(tmp_path / name, header, {"a": 4}, channels=2) for name, header in (("1", RGB), ("2", FLOW))]
-    assert merge(tmp_path / "out", *stores) == 0
+    assert not merge(tmp_path / "out", *stores).failed
     with pytest.raises(ValueError, match=r"streams\.1\.encoder\.name: rgb, not flow"):
         merge(tmp_path / "out", *reversed(stores))
 
@@ -158,5 +158,5 @@ def test_what_cannot_be_merged_at_all_says_why(tmp_path: Path) -> None:
 def test_features_made_elsewhere_have_no_encoder_to_copy(tmp_path: Path) -> None:
     first = write_store(tmp_path / "1", RGB, {"a": 4}, channels=2)
     second = write_store(tmp_path / "2", StoreHeader(), {"a": 4}, channels=2)
-    assert merge(tmp_path / "out", first, second) == 0
+    assert not merge(tmp_path / "out", first, second).failed
     assert sorted(contents(tmp_path / "out")) == [".lock", "a.npy", "encoder_1.safetensors", "manifest.jsonl"]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flow_encoder import quick_flow, register
+from found import found_in
 from video_files import write_video
 
 import pipeline.data.video.flow
@@ -21,9 +22,10 @@ from pipeline.commands.merge_features.options import MergeFeaturesConfig
 from pipeline.commands.predict import command as predict
 from pipeline.commands.predict.options import PredictConfig
 from pipeline.data.annotations import Segment, Video, write_annotations
-from pipeline.data.detections import read_detections
 from pipeline.data.features import FeatureStore
 from pipeline.detection.detector import load_run
+from pipeline.detection.prediction import Processing, extract_features, load_encoders
+from pipeline.options.heads import with_head
 from pipeline.training.options import TrainingConfig
 
 
@@ -42,10 +44,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             annotated.append(Video(f"v{seed}", 2.0, subset, (Segment(0.0, 1.0, "right"), Segment(1.0, 2.0, "left"))))
         write_annotations(folder / "annotations.json", annotated)
         for store, encoder, dtype in (("rgb", "tsm_tiny", "float16"), ("flow", name, "float32")):
-            assert extract.run(config(folder, store, encoder, dtype)) == 0
+            assert not extract.run(config(folder, store, encoder, dtype)).failed
         both = MergeFeaturesConfig(stores=(folder / "rgb", folder / "flow"), out=folder / "both")
-        assert merge_features.run(both) == 0
-        assert localize.run(localize_config(folder)) == 0
+        assert not merge_features.run(both).failed
+        assert not localize.run(localize_config(folder)).failed
         yield folder
 
 
@@ -63,7 +65,7 @@ def config(folder: Path, store: str, encoder: str, dtype: Any) -> ExtractConfig:
 
 
 def localize_config(folder: Path) -> LocalizeConfig:
-    return LocalizeConfig(
+    return with_head(LocalizeConfig, "gtad")(
         features=folder / "both",
         annotations=folder / "annotations.json",
         out=folder / "run",
@@ -89,8 +91,8 @@ def test_predict_runs_both_encoders(data: Path, tmp_path: Path) -> None:
     """From a run that was moved away, the videos get what localize found through the stores."""
     shutil.copytree(data / "run", tmp_path / "run")
     out = tmp_path / "found.json"
-    assert predict.run(PredictConfig(video=(data / "videos",), run=tmp_path / "run", out=out)) == 0
-    expected, found = (read_detections(path) for path in (data / "run" / "detections.json", out))
+    assert not predict.run(PredictConfig(video=(data / "videos",), run=tmp_path / "run", out=out)).failed
+    expected, found = (found_in(path) for path in (data / "run" / "detections.json", out))
     assert expected["v3"]
     by_segment = [
         {(round(d.start, 6), round(d.end, 6), d.label): d.score for d in detections}
@@ -106,8 +108,8 @@ def test_a_video_that_fails_in_both_streams_is_one_failure(
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     videos = (data / "videos" / "v0.mp4", tmp_path / "broken.mp4", data / "videos" / "v1.mp4")
     out = tmp_path / "found.json"
-    assert predict.run(PredictConfig(video=videos, run=data / "run", out=out)) == 1
-    assert list(read_detections(out)) == ["v0", "v1"]
+    assert predict.run(PredictConfig(video=videos, run=data / "run", out=out)).failed
+    assert list(found_in(out)) == ["v0", "v1"]
     assert "1 of 3 videos failed" in capsys.readouterr().err
 
 
@@ -118,13 +120,16 @@ def test_other_weights_in_one_stream_are_refused(data: Path, tmp_path: Path) -> 
         predict.run(PredictConfig(video=(data / "videos",), run=tmp_path / "run", out=tmp_path / "found.json"))
 
 
-def test_progress_is_that_of_both_encoders(data: Path, tmp_path: Path) -> None:
+def test_progress_is_that_of_both_encoders(data: Path) -> None:
     trained = load_run(data / "run")
-    config = PredictConfig(video=(), run=data / "run", out=tmp_path / "found.json", batch_size=2)
     shares: list[float] = []
     videos = {"v0": data / "videos" / "v0.mp4"}
-    for _ in predict.extract_features(
-        videos, trained, predict.load_encoders(trained), config, lambda _, so_far, of: shares.append(so_far / of)
+    for _ in extract_features(
+        videos,
+        trained,
+        load_encoders(trained),
+        Processing(batch_size=2),
+        lambda _, so_far, of: shares.append(so_far / of),
     ):
         assert shares == sorted(shares)
         assert shares[0] < 0.5

@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from found import found_in
 
 from heads.options import GTADOptions
 from pipeline.commands.extract import command as extract
@@ -22,12 +23,15 @@ from pipeline.commands.predict.options import PredictConfig
 from pipeline.commands.sola import command as sola
 from pipeline.commands.sola.options import SolaConfig
 from pipeline.data.annotations import Segment, Video, read_annotations, write_annotations
-from pipeline.data.detections import Detection, read_detections
+from pipeline.data.detections import Detection, Detections
 from pipeline.data.features import SOLA_WEIGHTS
 from pipeline.data.snippets import Timeline
 from pipeline.detection.detector import load_run
 from pipeline.detection.options import PostConfig
+from pipeline.detection.prediction import Prediction, collect_videos, detect_in
 from pipeline.encoding.options import SolaModuleConfig
+from pipeline.encoding.video_features import VideoFeatures
+from pipeline.options.heads import with_head
 from pipeline.training.options import TrainingConfig
 
 SECONDS, FPS, SIZE = 4, 10, 64
@@ -80,11 +84,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dtype="float16",
         precision="float32",
     )
-    assert extract.run(options) == 0
+    assert not extract.run(options).failed
     training = TrainingConfig(epochs=2, batch_size=4, num_workers=0, device="cpu")
     head = GTADOptions(num_snippets=16, hidden=64)
     found = localize.run(
-        LocalizeConfig(
+        with_head(LocalizeConfig, "gtad")(
             features=store,
             annotations=folder / "annotations.json",
             out=run,
@@ -93,11 +97,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             post=PostConfig(max_detections=300),  # every cell of either class
         )
     )
-    assert found == 0
+    assert not found.failed
     return folder
 
 
-def run_predict(data: Path, out: Path, *videos: Path, **options: object) -> int:
+def run_predict(data: Path, out: Path, *videos: Path, **options: object) -> predict.Predicted:
     config = PredictConfig(video=videos or (data / "videos",), run=data / "run", out=out)
     return predict.run(replace(config, **options))  # type: ignore[arg-type]
 
@@ -112,9 +116,9 @@ def by_segment(detections: list[Detection]) -> dict[tuple[float, float, str], fl
 
 
 def test_detections_are_those_of_localize(data: Path, tmp_path: Path) -> None:
-    assert run_predict(data, tmp_path / "found.json") == 0
-    found = read_detections(tmp_path / "found.json")
-    expected = read_detections(data / "run" / "detections.json")
+    assert not run_predict(data, tmp_path / "found.json").failed
+    found = found_in(tmp_path / "found.json")
+    expected = found_in(data / "run" / "detections.json")
     assert list(found) == [f"scene {i}" for i in range(6)]
     assert set(expected) == {"scene 4", "scene 5"}
     for video_id, detections in expected.items():
@@ -124,13 +128,13 @@ def test_detections_are_those_of_localize(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_moved_elsewhere_finds_the_same(data: Path, tmp_path: Path) -> None:
-    assert run_predict(data, tmp_path / "here.json") == 0
+    assert not run_predict(data, tmp_path / "here.json").failed
     shutil.copytree(data / "videos", tmp_path / "other" / "videos")
     shutil.copytree(data / "run", tmp_path / "other" / "run")
     (data / "run").rename(data / "away")
     (data / "store").rename(data / "store away")
     try:
-        assert run_predict(tmp_path / "other", tmp_path / "there.json") == 0
+        assert not run_predict(tmp_path / "other", tmp_path / "there.json").failed
     finally:
         (data / "away").rename(data / "run")
         (data / "store away").rename(data / "store")
@@ -149,8 +153,8 @@ def test_a_run_on_refined_features_refines_those_of_new_videos(data: Path, tmp_p
         tsm_size=4,
         training=training,
     )
-    assert sola.run(refined) == 0
-    options = LocalizeConfig(
+    assert not sola.run(refined).failed
+    options = with_head(LocalizeConfig, "gtad")(
         features=tmp_path / "sola" / "features",
         annotations=data / "annotations.json",
         out=tmp_path / "run",
@@ -158,10 +162,10 @@ def test_a_run_on_refined_features_refines_those_of_new_videos(data: Path, tmp_p
         training=TrainingConfig(epochs=1, batch_size=4, num_workers=0, device="cpu"),
         post=PostConfig(max_detections=300),
     )
-    assert localize.run(options) == 0
+    assert not localize.run(options).failed
     shutil.rmtree(tmp_path / "sola")  # the run remembers the module
-    assert run_predict(data, tmp_path / "found.json", run=tmp_path / "run") == 0
-    found, expected = (read_detections(tmp_path / name) for name in ("found.json", "run/detections.json"))
+    assert not run_predict(data, tmp_path / "found.json", run=tmp_path / "run").failed
+    found, expected = (found_in(tmp_path / name) for name in ("found.json", "run/detections.json"))
     for video_id, detections in expected.items():
         assert by_segment(found[video_id]) == pytest.approx(by_segment(detections), rel=1e-4)
 
@@ -171,18 +175,18 @@ def test_a_run_on_refined_features_refines_those_of_new_videos(data: Path, tmp_p
 
 
 def test_a_video_alone_gets_what_it_gets_in_company(data: Path, tmp_path: Path) -> None:
-    assert run_predict(data, tmp_path / "all.json") == 0
-    assert run_predict(data, tmp_path / "one.json", data / "videos" / "scene 3.mp4") == 0
-    alone, together = (read_detections(tmp_path / name) for name in ("one.json", "all.json"))
+    assert not run_predict(data, tmp_path / "all.json").failed
+    assert not run_predict(data, tmp_path / "one.json", data / "videos" / "scene 3.mp4").failed
+    alone, together = (found_in(tmp_path / name) for name in ("one.json", "all.json"))
     assert alone == {"scene 3": together["scene 3"]}
 
 
 def test_every_output_is_written(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new folder" / "found.json"
-    assert run_predict(data, out, *sorted((data / "videos").iterdir())[:2], report=True) == 0
+    assert not run_predict(data, out, *sorted((data / "videos").iterdir())[:2], report=True).failed
     names = {"found.json", "found.csv", "found.html", "scene 0.vtt", "scene 1.vtt"}
     assert {file.name for file in out.parent.iterdir()} == names
-    found = read_detections(out)
+    found = found_in(out)
     as_annotated = read_annotations(out.with_suffix(".csv"), as_written=True).videos
     for video_id, detections in found.items():
         expected = [Segment(round(d.start, 3), round(d.end, 3), d.label) for d in detections]
@@ -200,7 +204,7 @@ def test_features_are_rounded_as_in_the_store(data: Path) -> None:
     run = load_run(data / "run")
     timeline = Timeline(0.0, 0.2, 0.4)
     exact, stored = (
-        predict.detect_in(extract.VideoFeatures("a", features_TC, timeline, 2.0), Path("a.mp4"), run, None)
+        detect_in(VideoFeatures("a", features_TC, timeline, 2.0), Path("a.mp4"), run, None)
         for features_TC in (exact_TC, stored_TC)
     )
     assert exact == stored
@@ -209,7 +213,7 @@ def test_features_are_rounded_as_in_the_store(data: Path) -> None:
 def test_subtitles_hold_the_asked_share_of_the_best_score(data: Path, tmp_path: Path) -> None:
     cues = []
     for share in (0.0, 1.0):
-        assert run_predict(data, tmp_path / "a.json", data / "videos" / "scene 0.mp4", subtitle_score=share) == 0
+        assert not run_predict(data, tmp_path / "a.json", data / "videos" / "scene 0.mp4", subtitle_score=share).failed
         cues.append((tmp_path / "scene 0.vtt").read_text(encoding="utf-8").count("-->"))
     assert cues[0] > cues[1] == 1
 
@@ -219,8 +223,8 @@ def test_a_broken_video_is_listed_and_the_others_are_done(
 ) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"")
-    assert run_predict(data, tmp_path / "found.json", broken, data / "videos" / "scene 0.mp4") == 1
-    assert list(read_detections(tmp_path / "found.json")) == ["scene 0"]
+    assert run_predict(data, tmp_path / "found.json", broken, data / "videos" / "scene 0.mp4").failed
+    assert list(found_in(tmp_path / "found.json")) == ["scene 0"]
     assert (tmp_path / "scene 0.vtt").exists()
     assert not (tmp_path / "broken.vtt").exists()
     said = capsys.readouterr().err
@@ -230,25 +234,25 @@ def test_a_broken_video_is_listed_and_the_others_are_done(
 
 def test_features_that_are_not_finite_are_a_failure(data: Path) -> None:
     features_TC = np.full((8, CHANNELS), np.nan, np.float32)
-    video = extract.VideoFeatures("a", features_TC, Timeline(0.0, 0.2, 0.4), 2.0)
-    result = predict.detect_in(video, Path("a.mp4"), load_run(data / "run"), None)
+    video = VideoFeatures("a", features_TC, Timeline(0.0, 0.2, 0.4), 2.0)
+    result = detect_in(video, Path("a.mp4"), load_run(data / "run"), None)
     assert result == extract.Failure("a", "a.mp4: the encoder gave features that are NaN or infinite")
 
 
 def test_min_score_holds_in_every_output(data: Path, tmp_path: Path) -> None:
     video = data / "videos" / "scene 0.mp4"
-    assert run_predict(data, tmp_path / "all.json", video) == 0
-    scores = [detection.score for detection in read_detections(tmp_path / "all.json")["scene 0"]]
-    assert run_predict(data, tmp_path / "best.json", video, min_score=scores[2]) == 0
-    assert [detection.score for detection in read_detections(tmp_path / "best.json")["scene 0"]] == scores[:3]
+    assert not run_predict(data, tmp_path / "all.json", video).failed
+    scores = [detection.score for detection in found_in(tmp_path / "all.json")["scene 0"]]
+    assert not run_predict(data, tmp_path / "best.json", video, min_score=scores[2]).failed
+    assert [detection.score for detection in found_in(tmp_path / "best.json")["scene 0"]] == scores[:3]
     assert len((tmp_path / "best.csv").read_text(encoding="utf-8").splitlines()) == 1 + 3
     assert (tmp_path / "scene 0.vtt").read_text(encoding="utf-8").count("-->") <= 3
 
 
 def test_nothing_found_is_an_answer(data: Path, tmp_path: Path) -> None:
     video = data / "videos" / "scene 0.mp4"
-    assert run_predict(data, tmp_path / "none.json", video, min_score=2.0) == 0
-    assert read_detections(tmp_path / "none.json") == {"scene 0": []}
+    assert not run_predict(data, tmp_path / "none.json", video, min_score=2.0).failed
+    assert found_in(tmp_path / "none.json") == {"scene 0": []}
     assert read_annotations(tmp_path / "none.csv").videos["scene 0"].segments == ()
     assert (tmp_path / "scene 0.vtt").read_text(encoding="utf-8") == "WEBVTT\n"
 
@@ -257,11 +261,11 @@ def test_features_of_a_precision_that_is_not_here_are_made_in_float32(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     video = data / "videos" / "scene 0.mp4"
-    assert run_predict(data, tmp_path / "here.json", video) == 0
+    assert not run_predict(data, tmp_path / "here.json", video).failed
     shutil.copytree(data / "run", tmp_path / "run")
     edit_header(tmp_path / "run", precision="bfloat16")
-    monkeypatch.setattr(predict, "computes_in_bfloat16", lambda _: False)
-    assert run_predict(tmp_path, tmp_path / "there.json", video) == 0
+    monkeypatch.setattr("pipeline.detection.prediction.computes_in_bfloat16", lambda _: False)
+    assert not run_predict(tmp_path, tmp_path / "there.json", video).failed
     assert (tmp_path / "there.json").read_bytes() == (tmp_path / "here.json").read_bytes()
 
 
@@ -293,7 +297,7 @@ def test_two_videos_of_one_id_are_named(tmp_path: Path) -> None:
         file.parent.mkdir()
         file.touch()
     with pytest.raises(ValueError, match="two videos have the id 'scene'") as error:
-        predict.collect_videos([tmp_path / "a", second])
+        collect_videos([tmp_path / "a", second])
     assert str(first) in str(error.value)
     assert str(second) in str(error.value)
 
@@ -302,19 +306,20 @@ def test_a_file_named_twice_counts_once(tmp_path: Path) -> None:
     file = tmp_path / "scene.mp4"
     file.touch()
     (tmp_path / "sub").mkdir()
-    assert predict.collect_videos([tmp_path, tmp_path / "sub" / ".." / "scene.mp4"]) == {"scene": file}
+    assert collect_videos([tmp_path, tmp_path / "sub" / ".." / "scene.mp4"]) == {"scene": file}
 
 
 def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.mp4"):
-        predict.collect_videos([tmp_path / "nowhere.mp4"])
+        collect_videos([tmp_path / "nowhere.mp4"])
 
 
 # --- Text -------------------------------------------------------------------------------------------------------------
 
 
-def prediction(video_id: str, duration: float, *detections: Detection) -> predict.Prediction:
-    return predict.Prediction(video_id, Path(f"{video_id}.mp4"), duration, list(detections))
+def prediction(video_id: str, duration: float, *detections: Detection) -> Prediction:
+    found = Detections.from_videos({video_id: detections})
+    return Prediction(video_id, Path(f"{video_id}.mp4"), duration, found)
 
 
 def test_the_summary_names_the_best_actions() -> None:
@@ -334,7 +339,7 @@ def test_the_summary_names_the_best_actions() -> None:
 
 def test_the_csv_quotes_labels(tmp_path: Path) -> None:
     label = 'cut, "then" paste'
-    predict.write_csv(tmp_path / "a.csv", [prediction("a", 9.0, Detection(0.25, 1.5, label, 0.123456789))])
+    Detections.from_videos({"a": [Detection(0.25, 1.5, label, 0.123456789)]}).to_csv(tmp_path / "a.csv")
     with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == [
             ["video", "start", "end", "label", "score"],

@@ -175,7 +175,7 @@ def read(path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(("task", "epochs"), [("arrow-of-time", 12), ("playback-speed", 24)])
 def test_the_tasks_are_learnt_without_labels(config: PretrainConfig, task: Any, epochs: int) -> None:
     training = replace(TRAINING, epochs=epochs)
-    assert pretrain.run(replace(config, task=task, training=training)) == 0
+    assert not pretrain.run(replace(config, task=task, training=training)).failed
     described = read(config.out / "encoder.json")
     assert described["labels"] == {"arrow-of-time": ["forward", "backward"], "playback-speed": ["1x", "2x"]}[task]
     assert read(config.out / "metrics.json")["top1"] > 80
@@ -202,6 +202,6 @@ def test_segments_of_untrimmed_videos_are_clips(config: PretrainConfig, tmp_path
         database[str(number)] = {"duration": 2.0, "subset": subset, "annotations": segments}
     annotations = tmp_path / "annotations.json"
     annotations.write_text(json.dumps({"database": database}))
-    assert pretrain.run(replace(config, clips=annotations, videos=tmp_path / "videos")) == 0
+    assert not pretrain.run(replace(config, clips=annotations, videos=tmp_path / "videos")).failed
     assert read(config.out / "encoder.json")["labels"] == ["high", "low"]
     assert read(config.out / "metrics.json")["skipped"] == {}

@@ -42,7 +42,7 @@ def finished(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> PretrainC
     """A run that is long enough to learn."""
     out = tmp_path_factory.mktemp("pretrain") / "run"
     config = PretrainConfig(clips=clips, out=out, encoder="tsm_tiny", training=replace(TRAINING, epochs=20))
-    assert pretrain.run(config) == 0
+    assert not pretrain.run(config).failed
     return config
 
 
@@ -65,13 +65,13 @@ def test_the_run_is_accepted_as_weights(finished: PretrainConfig) -> None:
 
 
 def test_the_run_folder_and_the_output(config: PretrainConfig, capfd: pytest.CaptureFixture[str]) -> None:
-    assert pretrain.run(config) == 0
+    assert not pretrain.run(config).failed
     assert {path.name for path in config.out.iterdir()} == {
         "config.yaml", "log.jsonl", "best.ckpt", "last.ckpt",
         "encoder.safetensors", "encoder.json", "classifier.safetensors", "metrics.json",
     }  # fmt: skip
     assert capfd.readouterr().out.startswith("top-1 accuracy")
-    assert pretrain.run(config) == 0
+    assert not pretrain.run(config).failed
     assert "is finished" in capfd.readouterr().out
 
 
@@ -98,10 +98,10 @@ def test_broken_clips_are_skipped_and_named(
     broken.write_bytes(b"no video")
     training = replace(TRAINING, epochs=1, num_workers=0)
     config = PretrainConfig(clips=folder, out=tmp_path / "run", encoder="tsm_tiny", training=training)
-    assert pretrain.run(config) == 1
+    assert pretrain.run(config).failed
     assert list(metrics_of(config)["skipped"]) == [str(broken)]
     assert "1 clips could not be used and were skipped; the others were:" in capsys.readouterr().err
-    assert pretrain.run(config) == 1  # finished: the same is said again
+    assert pretrain.run(config).failed  # finished: the same is said again
     assert str(broken) in capsys.readouterr().err
 
 
@@ -118,7 +118,7 @@ def test_no_clip_decodes(tmp_path: Path) -> None:
 def test_without_validation_clips_the_last_epoch_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_clips(tmp_path / "clips", 2, 0)
     config = PretrainConfig(clips=folder, out=tmp_path / "run", encoder="tsm_tiny", training=TRAINING)
-    assert pretrain.run(config) == 0
+    assert not pretrain.run(config).failed
     assert metrics_of(config) == {"top1": None, "epoch": 1, "skipped": {}}
     assert "no validation clips" in capsys.readouterr().out
 
@@ -128,7 +128,7 @@ def test_validation_clips_that_do_not_decode_are_as_good_as_none(tmp_path: Path)
     for path in (folder / "val").rglob("*.mp4"):
         path.write_bytes(b"no video")
     config = PretrainConfig(clips=folder, out=tmp_path / "run", encoder="tsm_tiny", training=TRAINING)
-    assert pretrain.run(config) == 1
+    assert pretrain.run(config).failed
     assert metrics_of(config)["top1"] is None
     assert len(metrics_of(config)["skipped"]) == 2
 

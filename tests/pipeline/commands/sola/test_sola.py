@@ -64,7 +64,7 @@ def options(store: Path, out: Path, **changes: object) -> SolaConfig:
 def test_the_refined_store_is_the_parents_with_the_module_applied(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sola.run(options(store, tmp_path / "run")) == 0
+    assert not sola.run(options(store, tmp_path / "run")).failed
     parent, refined = FeatureStore.open(store), FeatureStore.open(tmp_path / "run" / "features")
     assert refined.videos == parent.videos
     assert refined.header.sola is not None
@@ -84,7 +84,7 @@ def test_the_refined_store_is_the_parents_with_the_module_applied(
 
 
 def test_training_lowers_the_loss_and_brings_the_tsm_nearer_to_its_target(store: Path, tmp_path: Path) -> None:
-    assert sola.run(options(store, tmp_path / "run", steps=200)) == 0
+    assert not sola.run(options(store, tmp_path / "run", steps=200)).failed
     losses = [json.loads(line)["train_loss"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert losses[-1] < 0.9 * losses[0]
     kept = np.load(tmp_path / "run" / "tsm.npz")
@@ -97,7 +97,7 @@ def test_training_lowers_the_loss_and_brings_the_tsm_nearer_to_its_target(store:
 def default_weights(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Of a module trained with the options of every test here."""
     folder = tmp_path_factory.mktemp("default")
-    assert sola.run(options(write_store(folder / "store"), folder / "run")) == 0
+    assert not sola.run(options(write_store(folder / "store"), folder / "run")).failed
     return (folder / "run" / SOLA_WEIGHTS).read_bytes()
 
 
@@ -120,7 +120,7 @@ def default_weights(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def test_every_variant_of_the_paper_learns_something_else(
     store: Path, tmp_path: Path, default_weights: bytes, changes: dict[str, object]
 ) -> None:
-    assert sola.run(options(store, tmp_path / "run", **changes)) == 0
+    assert not sola.run(options(store, tmp_path / "run", **changes)).failed
     assert (tmp_path / "run" / SOLA_WEIGHTS).read_bytes() != default_weights
     before, after = FeatureStore.open(store).load("v3"), FeatureStore.open(tmp_path / "run" / "features").load("v3")
     assert np.abs(after - before).max() > 1e-3
@@ -130,7 +130,7 @@ def test_half_precision_gives_the_loss_of_full(store: Path, tmp_path: Path) -> N
     losses = []
     for precision in ("32-true", "bf16-mixed"):
         training = replace(options(store, tmp_path).training, precision=precision)
-        assert sola.run(options(store, tmp_path / precision, training=training)) == 0
+        assert not sola.run(options(store, tmp_path / precision, training=training)).failed
         losses.append(json.loads((tmp_path / precision / "log.jsonl").read_text().splitlines()[-1])["train_loss"])
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
@@ -156,7 +156,7 @@ def test_the_gradient_flows_through_the_projected_side_alone() -> None:
 
 
 def test_a_killed_run_comes_to_the_same_store(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sola.run(options(store, tmp_path / "whole")) == 0
+    assert not sola.run(options(store, tmp_path / "whole")).failed
     steps = iter(range(24))  # of 42, in the middle of an epoch
 
     def die_after_some(matching: torch.nn.Module, batch: NeighbourhoodBatch) -> dict[str, torch.Tensor]:
@@ -170,7 +170,7 @@ def test_a_killed_run_comes_to_the_same_store(store: Path, tmp_path: Path, monke
         sola.run(options(store, tmp_path / "killed"))
     assert not (tmp_path / "killed" / "rows.npy").exists()
     monkeypatch.undo()
-    assert sola.run(options(store, tmp_path / "killed")) == 0
+    assert not sola.run(options(store, tmp_path / "killed")).failed
     whole, killed = (FeatureStore.open(tmp_path / run / "features") for run in ("whole", "killed"))
     assert killed.header == whole.header
     for video_id in whole.videos:
@@ -191,23 +191,23 @@ def test_a_run_killed_while_refining_is_not_trained_again(
         sola.run(options(store, tmp_path / "run"))
     monkeypatch.undo()
     monkeypatch.setattr(sola, "train", die)
-    assert sola.run(options(store, tmp_path / "run")) == 0
+    assert not sola.run(options(store, tmp_path / "run")).failed
 
 
 def test_videos_that_a_store_got_later_are_refined_by_the_same_module(store: Path, tmp_path: Path) -> None:
-    assert sola.run(options(store, tmp_path / "run")) == 0
+    assert not sola.run(options(store, tmp_path / "run")).failed
     weights = (tmp_path / "run" / SOLA_WEIGHTS).read_bytes()
     with FeatureStore.create_or_resume(store, FeatureStore.open(store).header) as features:
         features.add("new", random_walk(np.random.default_rng(1), ROWS), TIMELINE, 8.0)
-    assert sola.run(options(store, tmp_path / "run")) == 0
+    assert not sola.run(options(store, tmp_path / "run")).failed
     assert (tmp_path / "run" / SOLA_WEIGHTS).read_bytes() == weights
     assert "new" in FeatureStore.open(tmp_path / "run" / "features").videos
 
 
 def test_a_trained_module_refines_another_store_of_the_same_encoder(store: Path, tmp_path: Path) -> None:
-    assert sola.run(options(store, tmp_path / "run")) == 0
+    assert not sola.run(options(store, tmp_path / "run")).failed
     other = write_store(tmp_path / "other")
-    assert sola.run(options(other, tmp_path / "more", weights=tmp_path / "run")) == 0
+    assert not sola.run(options(other, tmp_path / "more", weights=tmp_path / "run")).failed
     first, second = (FeatureStore.open(tmp_path / run / "features") for run in ("run", "more"))
     np.testing.assert_array_equal(second.load("v3"), first.load("v3"))
     assert not (tmp_path / "more" / "log.jsonl").exists()
@@ -215,7 +215,7 @@ def test_a_trained_module_refines_another_store_of_the_same_encoder(store: Path,
 
 
 def test_a_module_is_not_put_on_features_of_another_kind(store: Path, tmp_path: Path) -> None:
-    assert sola.run(options(store, tmp_path / "run")) == 0
+    assert not sola.run(options(store, tmp_path / "run")).failed
     other = write_store(tmp_path / "other", weights="fedcba9876543210")
     with pytest.raises(
         ValueError, match=r"other was made by encoder weights \['fedcba.*trained on features of \['0123"
@@ -236,23 +236,23 @@ def test_only_the_training_subset_is_trained_on_and_its_segments_are_not_looked_
         videos = [Video(v, 8.0, subset, (Segment(0.5, end, "x"),)) for v, subset in subsets.items()]
         write_annotations(tmp_path / f"{name}.json", videos)
         runs.append(tmp_path / name)
-        assert sola.run(options(store, runs[-1], annotations=tmp_path / f"{name}.json")) == 0
+        assert not sola.run(options(store, runs[-1], annotations=tmp_path / f"{name}.json")).failed
     assert json.loads((runs[0] / "metrics.json").read_text())["training_videos"] == 4
     assert (runs[0] / SOLA_WEIGHTS).read_bytes() == (runs[1] / SOLA_WEIGHTS).read_bytes()
     assert set(FeatureStore.open(runs[0] / "features").videos) == set(FeatureStore.open(store).videos)
 
 
 def test_a_finished_run_is_left_as_it_is(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sola.run(options(store, tmp_path / "run")) == 0
+    assert not sola.run(options(store, tmp_path / "run")).failed
     written = (tmp_path / "run" / SOLA_WEIGHTS).stat().st_mtime_ns
-    assert sola.run(options(store, tmp_path / "run")) == 0
+    assert not sola.run(options(store, tmp_path / "run")).failed
     assert (tmp_path / "run" / SOLA_WEIGHTS).stat().st_mtime_ns == written
     assert "is finished" in capsys.readouterr().out
 
 
 def test_a_gate_that_stayed_shut_is_said(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     training = replace(options(store, tmp_path).training, lr=1e-5)
-    assert sola.run(options(store, tmp_path / "run", training=training)) == 0
+    assert not sola.run(options(store, tmp_path / "run", training=training)).failed
     assert "warning: the gate ends below 0.05 and the features hardly moved" in capsys.readouterr().err
 
 
@@ -264,7 +264,7 @@ def test_a_shut_gate_is_no_matter_where_the_features_moved(change: float, begins
 def test_a_subsequence_as_long_as_the_videos_is_warned_of(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sola.run(options(store, tmp_path / "run", step=3)) == 0  # 30 rows of about 43
+    assert not sola.run(options(store, tmp_path / "run", step=3)).failed  # 30 rows of about 43
     assert "a subsequence of 30 rows (6.0 s) spans" in capsys.readouterr().err
 
 
@@ -275,7 +275,7 @@ def test_an_epoch_can_be_chosen_by_labels(store: Path, tmp_path: Path, capsys: p
     ]
     write_annotations(tmp_path / "gt.json", videos)
     run = tmp_path / "run"
-    assert sola.run(options(store, run, annotations=tmp_path / "gt.json", choose="linear-evaluation")) == 0
+    assert not sola.run(options(store, run, annotations=tmp_path / "gt.json", choose="linear-evaluation")).failed
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     best = max(log, key=lambda line: line["val_accuracy"])["epoch"]
     assert f"kept the module of epoch {best}, chosen by labels" in capsys.readouterr().err
@@ -329,7 +329,7 @@ def test_a_training_that_diverges_says_so(store: Path, tmp_path: Path, loss: str
 
 def test_a_fixed_number_of_rows_a_video_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_store(tmp_path / "store", sampling={"num_snippets": 40})
-    assert sola.run(options(path, tmp_path / "run")) == 0
+    assert not sola.run(options(path, tmp_path / "run")).failed
     assert "as many rows of a short video as of a long one" in capsys.readouterr().err
 
 
@@ -348,22 +348,22 @@ def test_a_video_that_cannot_be_refined_is_listed_and_tried_again(
 ) -> None:
     short = np.load(store / "short.npy")
     (store / "short.npy").write_bytes(b"damaged")
-    assert sola.run(options(store, tmp_path / "run")) == 1
+    assert sola.run(options(store, tmp_path / "run")).failed
     assert "short.npy: cannot be read" in capsys.readouterr().err
     assert "short" not in FeatureStore.open(tmp_path / "run" / "features").videos
     np.save(store / "short.npy", short)
-    assert sola.run(options(store, tmp_path / "run")) == 0
+    assert not sola.run(options(store, tmp_path / "run")).failed
     assert "short" in FeatureStore.open(tmp_path / "run" / "features").videos
 
 
 def test_a_refined_store_is_not_refined_again(store: Path, tmp_path: Path) -> None:
-    assert sola.run(options(store, tmp_path / "run")) == 0
+    assert not sola.run(options(store, tmp_path / "run")).failed
     with pytest.raises(ValueError, match=r"is refined already, from .*store; give"):
         sola.run(options(tmp_path / "run" / "features", tmp_path / "again"))
 
 
 def test_weights_of_another_training_are_not_taken_for_those_of_the_features(store: Path, tmp_path: Path) -> None:
-    assert sola.run(options(store, tmp_path / "run")) == 0
+    assert not sola.run(options(store, tmp_path / "run")).failed
     features = FeatureStore.open(tmp_path / "run" / "features")
     save_weights(SoLa(CHANNELS, hidden=16), features.path / SOLA_WEIGHTS)
     with pytest.raises(ValueError, match="holds other weights"):

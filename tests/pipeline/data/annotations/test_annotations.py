@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.clips.reading import read_clips
-from pipeline.data.annotations import Annotations, Segment, Video, format_blemishes, read_annotations, write_annotations
+from pipeline.data.annotations import Annotations, Segment, Video, read_annotations, write_annotations
 from pipeline.data.files import (
     check_video_id,
     find_videos,
@@ -18,6 +18,7 @@ from pipeline.data.files import (
     strip_video_suffix,
     write_json,
 )
+from pipeline.terminal.notes import format_counts
 
 HUGE = "9" * 400  # more than a float can hold
 
@@ -145,7 +146,7 @@ def test_backward_segments_are_dropped_and_duplicates_kept_once(tmp_path: Path) 
     # [5, 31] and [5, 30] are one segment once cut; another class is another segment.
     annotations = read_entry(tmp_path, (9, 5, "x"), (5, 5, "x"), (5, 31, "x"), (5, 30, "x"), (5, 30, "y"))
     assert annotations.videos["v"].segments == (Segment(5, 30, "x"), Segment(5, 30, "y"))
-    assert format_blemishes(annotations.blemishes) == (
+    assert format_counts(annotations.blemishes) == (
         "segments with end ≤ start (dropped): 2; segments past the end of the video (cut): 1; "
         "exact duplicates (dropped): 1"
     )

@@ -28,7 +28,7 @@ from pipeline.commands.describe.options import DescribeConfig
 from pipeline.commands.evaluate.command import evaluate
 from pipeline.commands.evaluate.options import EvaluateConfig
 from pipeline.data.annotations import Segment, Video, holds_annotations, read_annotations, write_annotations
-from pipeline.data.detections import Detection, write_detections
+from pipeline.data.detections import Detection, Detections
 
 THUMOS14 = [
     Video("video_validation_0000051", 60.0, "validation", (Segment(1.5, 9.0, "Billiards"), Segment(20, 21, "Diving"))),
@@ -224,7 +224,7 @@ def test_a_list_of_clips_is_no_text_of_thumos14(tmp_path: Path, capsys: pytest.C
         (tmp_path / "run" / f"{name}.mp4").touch()
     (tmp_path / "list_val.txt").write_text("run/a.mp4 0\n")
     assert not holds_annotations(tmp_path)
-    assert describe(DescribeConfig(path=tmp_path)) == 0
+    assert not describe(DescribeConfig(path=tmp_path)).failed
     assert "clips" in capsys.readouterr().out
 
 
@@ -338,7 +338,7 @@ def test_describe_reports_on_every_layout(
     write: Callable[[Path, Sequence[Video]], Path],
     videos: list[Video],
 ) -> None:
-    assert describe(DescribeConfig(path=write(tmp_path, videos))) == 0
+    assert not describe(DescribeConfig(path=write(tmp_path, videos))).failed
     lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
     assert lines["videos"].split()[0] == str(len(videos))
     assert lines["segments"].split()[0] == str(sum(len(video.segments) for video in videos))
@@ -352,7 +352,7 @@ def test_evaluate_takes_every_layout_as_ground_truth(
 ) -> None:
     chosen = [video for video in videos if video.subset in ("validation", "test")][-1]
     found = [Detection(segment.start, segment.end, segment.label, 0.9) for segment in chosen.segments]
-    write_detections(tmp_path / "found.json", {chosen.id: found})
+    Detections.from_videos({chosen.id: found}).to_json(tmp_path / "found.json")
     metrics, notes = evaluate(
         EvaluateConfig(
             ground_truth=write(tmp_path, videos), predictions=tmp_path / "found.json", subset="test|validation"

@@ -171,7 +171,7 @@ def test_progress_is_reported_now_and_then(monkeypatch: pytest.MonkeyPatch) -> N
 
 HANGING_CHILD = """
 import ctypes, os
-from pipeline.data.decoder_process import _Pulse
+from pipeline.data.video.decoder_process import _Pulse
 _Pulse(open(os.devnull, "wb"), 0.5).send("about to hang")
 ctypes.PyDLL(None).sleep(60)  # PyDLL keeps the interpreter's lock, as a hanging decoder does
 """
@@ -186,7 +186,7 @@ def test_a_child_that_hangs_ends_itself() -> None:
 
 UNGUARDED_MAIN = """
 import sys
-from pipeline.data.decoder_process import DecoderProcess
+from pipeline.data.video.decoder_process import DecoderProcess
 print("main", flush=True)
 process = DecoderProcess(time_limit=20)
 frames = process.frames(sys.argv[1], range({n}))
