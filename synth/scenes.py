@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import numpy as np
@@ -67,11 +68,12 @@ class _Drawn:
     """(start, end, label) in seconds, in order; none for a clip."""
 
 
-def write_dataset(folder: Path, *, size: str, seed: int, workers: int = 2) -> None:
+def write_dataset(folder: Path, *, size: str, seed: int, workers: int = 2, context: BaseContext | None = None) -> None:
     """Draw `folder/trimmed/clips.csv` with its clips and `folder/untrimmed/annotations.json` with its videos.
 
-    One size and seed give the same bytes on one machine, whatever `workers` (processes) is. Raises ValueError when
-    there is no such size.
+    One size and seed give the same bytes on one machine, whatever `workers` (processes) is; `context` is how they are
+    started, if not as Python's spawn does, which needs a guard in the main module. Raises ValueError when there is no
+    such size.
     """
     if size not in SIZES:
         raise ValueError(f"no data set size is called {size!r}; there are {', '.join(SIZES)}")
@@ -81,7 +83,7 @@ def write_dataset(folder: Path, *, size: str, seed: int, workers: int = 2) -> No
         parent.mkdir(parents=True, exist_ok=True)
     if workers > 1:
         # spawn: a fork of a process that has started threads (torch, PyAV) may hang.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, mp_context=context or get_context("spawn")) as pool:
             drawn = list(pool.map(_draw_file, jobs, chunksize=2))
     else:
         drawn = [_draw_file(job) for job in jobs]

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -29,10 +29,7 @@ from pipeline.terminal.outcome import Outcome
 
 ACTIVITYNET_TIOU = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
-
 MAX_AVERAGE_PROPOSALS = 100
-
-
 _PAIRS_AT_ONCE = 2**21  # bounds the memory of dense files: some 100 MB
 
 
@@ -119,7 +116,7 @@ def proposal_metrics(
     return {**{f"ar@{number}": float(recall_F[number - 1]) for number in (1, 5, 10, 100)}, "auc": area}
 
 
-def mismatches(truth: GroundTruth, detections: Detections, task: Literal["detection", "proposal"]) -> dict[str, int]:
+def mismatches(truth: GroundTruth, detections: Detections, task: str) -> dict[str, int]:
     """Counts of what in the detections does not fit the ground truth."""
     video_N, label_N = _align(truth, detections)
     segments_N2 = detections.segments_N2
@@ -136,6 +133,9 @@ def mismatches(truth: GroundTruth, detections: Detections, task: Literal["detect
         "videos of the subset without detections": missing,
         "video ids that fit with v_ added or removed": sum(true != found for true, found in renamed),
     }
+
+
+# --- Average precision ------------------------------------------------------------------------------------------------
 
 
 def average_precision(truth: GroundTruth, detections: Detections, tiou: Sequence[float]) -> FloatArray:
@@ -202,6 +202,9 @@ def _precision_area(positive_HN: BoolArray) -> FloatArray:
     return np.asarray((envelope_HN * positive_HN).sum(axis=1))
 
 
+# --- Average recall ---------------------------------------------------------------------------------------------------
+
+
 def average_recall(truth: GroundTruth, detections: Detections, tiou: Sequence[float]) -> FloatArray:
     """Recall at 1, 2, …, 100 proposals a video on average, (100,), from 0 to 1: the mean over the thresholds."""
     video_N, _ = _align(truth, detections)
@@ -227,6 +230,9 @@ def average_recall(truth: GroundTruth, detections: Detections, tiou: Sequence[fl
         np.minimum.at(first_M, hits.truth_P, rank_N[hits.detection_P])
         recall_HF.append((first_M[:, None] < number_VF[truth.video_M]).mean(axis=0))
     return np.asarray(np.mean(recall_HF, axis=0))
+
+
+# --- Shared -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)

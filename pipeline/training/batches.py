@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from pipeline.training.places import Places
+from pipeline.training.workers import WORKERS
 
 
 class BatchSource(Protocol):
@@ -103,7 +104,7 @@ def load_batches(
         # Else each new iterator draws a number from torch's own random state, which then depends on resuming.
         generator=torch.Generator(),
         # fork copies the locks of decoders and of torch's threads in whatever state they are.
-        multiprocessing_context="spawn" if num_workers > 0 else None,
+        multiprocessing_context=WORKERS if num_workers > 0 else None,
     )
 
 

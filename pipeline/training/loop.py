@@ -18,6 +18,7 @@ import json
 import logging
 import math
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -332,6 +333,11 @@ def _parameter_groups(model: nn.Module, learning_rates: Mapping[str, float]) -> 
 
 
 def _accelerator(device: str, devices: int) -> str:
+    if devices > 1 and hasattr(sys, "ps1"):  # set where Python is interactive
+        raise ValueError(
+            f"training.devices is {devices}: further processes are started as copies of the command or the script, and "
+            "an interactive session is neither; run this on the command line or as a script, or on one device"
+        )
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("training.device is cuda, but torch sees no CUDA device; give training.device=cpu or auto")
     if device == "cpu" or not torch.cuda.is_available():

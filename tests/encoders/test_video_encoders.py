@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.error import URLError
@@ -440,3 +442,19 @@ def test_a_download_is_read_like_a_file(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_name_that_is_not_registered_is_refused_with_those_that_are(name: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         build_encoder(name, weights="V9")
+
+
+def test_pytorchvideo_is_needed_by_its_own_encoders_alone() -> None:
+    code = """
+import sys
+sys.modules["pytorchvideo"] = None  # as if it were not installed
+from encoders import ENCODERS, build_encoder
+for name in ENCODERS:
+    try:
+        build_encoder(name, weights="random", **({"size": 224} if name in ("s3d", "mvit_v2_s") else {}))
+    except ValueError as error:
+        assert "pip install pytorchvideo" in str(error), error
+        print(name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["i3d_r50", "slow_r50", "x3d_m"]

@@ -44,6 +44,7 @@ from pipeline.options.flags import parse
 from pipeline.show.report import MetricRow, MetricTable, ReportVideo, write_report
 from pipeline.terminal.notes import progress_console, results_console, say
 from pipeline.terminal.outcome import Outcome
+from pipeline.training.workers import WORKERS
 from synth.scenes import write_dataset
 
 SIZE = "demo"
@@ -107,7 +108,7 @@ class Demo:
         if done.is_file() and done.read_text() == str(self.seed):
             return
         with progress_console().status("drawing the videos"):
-            write_dataset(self.out / "data", size=SIZE, seed=self.seed)
+            write_dataset(self.out / "data", size=SIZE, seed=self.seed, context=WORKERS)
         done.write_text(str(self.seed))
 
     def pretrain(self) -> Path:

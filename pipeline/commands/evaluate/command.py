@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from pipeline.commands.evaluate.options import EvaluateConfig
 from pipeline.data.annotations import read_annotations
@@ -20,16 +20,30 @@ from pipeline.measures.detection_metrics import (
 )
 from pipeline.terminal.notes import print_counts, say
 
+Metrics = DetectionMetrics | ProposalMetrics
 
-def run(config: EvaluateConfig) -> DetectionMetrics | ProposalMetrics:
+
+class Task(NamedTuple):
+    """What is measured, in percent by name, and what becomes of it in Python."""
+
+    measure: Callable[[GroundTruth, Detections, Sequence[float]], dict[str, Any]]
+    outcome: type[Metrics]
+
+
+TASKS = {
+    "detection": Task(detection_metrics, DetectionMetrics),
+    "proposal": Task(proposal_metrics, ProposalMetrics),
+}
+
+
+def run(config: EvaluateConfig) -> Metrics:
     """`pipeline evaluate`: print the metrics, and write them if asked."""
     metrics, notes = evaluate(config)
     print_counts(notes)
     say("\n".join(_table(metrics)))
     if config.json is not None:
         write_json(config.json, metrics)
-    kind = DetectionMetrics if config.task == "detection" else ProposalMetrics
-    return kind.from_dict(metrics)
+    return TASKS[config.task].outcome.from_dict(metrics)
 
 
 def evaluate(config: EvaluateConfig) -> tuple[dict[str, Any], dict[str, int]]:
@@ -40,18 +54,8 @@ def evaluate(config: EvaluateConfig) -> tuple[dict[str, Any], dict[str, int]]:
     except ValueError as error:
         raise ValueError(f"{config.ground_truth}, subset {config.subset!r}: {error}") from error
     detections = Detections.from_json(config.predictions)
-    metrics = detection_metrics if config.task == "detection" else proposal_metrics
     notes = {**annotations.blemishes, **mismatches(truth, detections, config.task)}
-    return metrics(truth, detections, config.tiou or ACTIVITYNET_TIOU), notes
-
-
-# --- Average precision ------------------------------------------------------------------------------------------------
-
-
-# --- Average recall ---------------------------------------------------------------------------------------------------
-
-
-# --- Shared -----------------------------------------------------------------------------------------------------------
+    return TASKS[config.task].measure(truth, detections, config.tiou or ACTIVITYNET_TIOU), notes
 
 
 def _table(metrics: Mapping[str, Any]) -> list[str]:

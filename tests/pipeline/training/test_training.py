@@ -449,6 +449,12 @@ def test_more_devices_than_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyP
         train(tmp_path, replace(TRAINING, device="auto", devices=2))
 
 
+def test_more_devices_than_an_interactive_session_can_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.ps1", ">>> ", raising=False)
+    with pytest.raises(ValueError, match=r"training.devices is 2: .* an interactive session is neither"):
+        train(tmp_path, replace(TRAINING, devices=2))
+
+
 def test_lr_factor() -> None:
     step = replace(TRAINING, lr_schedule="step", lr_steps=(5, 8), lr_gamma=0.1)
     assert [lr_factor(step, epoch) for epoch in (0, 4.99, 5, 7.9, 8)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
