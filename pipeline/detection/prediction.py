@@ -57,19 +57,16 @@ class Predictor:
 
     Args:
         run: the run.
-        named: names of others' encoders that the user has given on this call.
+        encoders: of `load_encoders`.
         processing: how videos are read and encoded.
 
     Raises:
-        ValueError: the run has no encoder, other weights than its head was trained with, or an encoder that the user
-            has not named; or there is no such device.
+        ValueError: the run's SoLa module is not there, or there is no such device.
     """
 
-    def __init__(self, run: LocalizeRun, *, named: Collection[str] = (), processing: Processing | None = None) -> None:
-        self.processing = processing or Processing()
-        self.run = run
-        self.encoders = load_encoders(run, named)
-        device = resolve_device(self.processing.device)
+    def __init__(self, run: LocalizeRun, encoders: Sequence[Encoder], processing: Processing) -> None:
+        self.run, self.encoders, self.processing = run, encoders, processing
+        device = resolve_device(processing.device)
         self.refine = load_refinement(run.path, run.header, device)
         run.head.to(device)
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from encoders import Encoder
 from encoders.devices import Device
 from pipeline.data.detections import Detections
 from pipeline.data.video import Decoder
 from pipeline.detection.detector import LocalizeRun, load_run
-from pipeline.detection.prediction import Prediction, Predictor, Processing, collect_videos
+from pipeline.detection.prediction import Prediction, Predictor, Processing, collect_videos, load_encoders
 from pipeline.encoding.progress import ExtractionProgress
 from pipeline.measures.detection_metrics import DetectionMetrics
 from pipeline.terminal.outcome import Failure, Outcome
@@ -88,11 +89,15 @@ class Run(Outcome):
         """
         files = collect_videos(map(Path, videos))
         processing = Processing(device=device, decoder=decoder, batch_size=batch_size, time_limit=time_limit)
-        return Predictions(Predictor(self._trained, named=self.named, processing=processing), files, progress)
+        return Predictions(Predictor(self._trained, self._encoders, processing), files, progress)
 
     @cached_property
     def _trained(self) -> LocalizeRun:
         return load_run(self.path, named=self.named)
+
+    @cached_property
+    def _encoders(self) -> list[Encoder]:
+        return load_encoders(self._trained, self.named)
 
 
 class Predictions(Iterator[Prediction]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import math
 
 import numpy as np
@@ -276,3 +278,14 @@ def test_weights_move_between_window_lengths() -> None:
     """No weight depends on T or D, so a head can be used at another length (LoFi trains at several)."""
     short, long = small(), small(num_snippets=20, max_duration=16)
     long.load_state_dict(short.state_dict())
+
+
+def test_the_head_can_be_told_what_its_options_say() -> None:
+    for entry in HEADS.values():
+        head = entry.load()
+        assert head.Options is entry.options
+        taken = inspect.signature(head).parameters
+        defaults = {field.name: field.default for field in dataclasses.fields(entry.options)}
+        assert {name: parameter.default for name, parameter in taken.items() if name in defaults} == defaults
+        assert set(taken) == {"in_channels", "num_classes", *defaults}
+

@@ -16,7 +16,7 @@ from pipeline.commands.predict.options import PredictConfig
 from pipeline.data.detections import Detection, Detections
 from pipeline.data.subtitles import without_repeats
 from pipeline.detection.detector import load_run
-from pipeline.detection.prediction import Prediction, Predictor, Processing, collect_videos
+from pipeline.detection.prediction import Prediction, Predictor, Processing, collect_videos, load_encoders
 from pipeline.encoding.progress import ExtractionProgress
 from pipeline.show.report import ReportVideo, write_report
 from pipeline.terminal.notes import say, shows_progress
@@ -53,7 +53,8 @@ def run(config: PredictConfig) -> Predicted:
     processing = Processing(
         device=config.device, decoder=config.decoder, batch_size=config.batch_size, time_limit=config.time_limit
     )
-    predictor = Predictor(load_run(config.run, named=config.named), named=config.named, processing=processing)
+    trained = load_run(config.run, named=config.named)
+    predictor = Predictor(trained, load_encoders(trained, config.named), processing)
     config.out.parent.mkdir(parents=True, exist_ok=True)
     predictions: list[Prediction] = []
     failures: list[Failure] = []
