@@ -16,8 +16,6 @@ Data: the procedural clips in OUT/data, which are made, or those of --clips. OUT
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -26,18 +24,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT)]
-
-from benchmarks.headroom import format_interval  # noqa: E402
-from pipeline.clips.batches import ClipForm, FrameArray, decode_clips  # noqa: E402
-from pipeline.clips.reading import Clip, ClipList, read_clips  # noqa: E402
-from pipeline.commands.bsp_synth.boundary_clips import BoundaryBatches  # noqa: E402
-from synth.boundaries import KINDS, PAIRS, Kind, Synthesis  # noqa: E402
-from synth.scenes import SIZES, write_dataset  # noqa: E402
+from benchmarks.command_line import script_parser
+from benchmarks.drawn_data import DrawnData
+from benchmarks.results import format_interval, results_table, write_results
+from pipeline.clips.batches import ClipForm, FrameArray, decode_clips
+from pipeline.clips.reading import Clip, ClipList, read_clips
+from pipeline.commands.bsp_synth.boundary_clips import BoundaryBatches
+from synth.boundaries import KINDS, PAIRS, Kind, Synthesis
+from synth.scenes import SIZES
 
 FORM = ClipForm(num_frames=8, frame_stride=2, resize=64, size=64)  # of tsm_tiny
 BLENDS: dict[str, tuple[Kind, ...]] = {"neither": (), "diff-class (paper)": ("diff-class",), "both": PAIRS}
@@ -46,7 +42,7 @@ _BATCH = 100
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--clips", type=Path, help="instead of procedural ones")
     parser.add_argument("--size", choices=[*SIZES], default="demo")
@@ -66,17 +62,16 @@ def main() -> None:
             for seen, columns in SEEN.items():
                 for pair, accuracy in score_pairs(train, test, columns).items():
                     results.setdefault(seen, {}).setdefault(pair, {}).setdefault(name, []).append(accuracy)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "bsp_shortcuts.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_results(options.out / "bsp_shortcuts.json", results)
     _print_tables(results)
 
 
 def _read_subsets(options: argparse.Namespace) -> tuple[Sequence[Clip], Sequence[Clip]]:
     path = options.clips
     if path is None:
-        path = options.out / "data" / "trimmed" / "clips.csv"
-        if not path.exists():
-            write_dataset(options.out / "data", size=options.size, seed=options.data_seed)
+        data = DrawnData(options.out, options.data_seed)
+        data.draw(options.size)
+        path = data.clips
     found: ClipList = read_clips(path)
     return found.in_subset("training"), found.in_subset("validation")
 
@@ -156,10 +151,8 @@ def _accuracy(train_NC: Tensor, kinds_N: Tensor, test_MC: Tensor, kinds_M: Tenso
 
 def _print_tables(results: dict[str, dict[str, dict[str, list[float]]]]) -> None:
     for seen, pairs in results.items():
-        table = Table(title=f"accuracy (%) from {seen}: mean over seeds, half-width of its 95 % interval")
-        table.add_column("kinds")
-        for name in BLENDS:
-            table.add_column(f"blend: {name}", justify="right")
+        columns = ("kinds", *(f"blend: {name}" for name in BLENDS))
+        table = results_table(f"accuracy (%) from {seen}: mean over seeds, half-width of its 95 % interval", *columns)
         for pair, by_blend in pairs.items():
             table.add_row(pair, *(format_interval(np.array(by_blend[name])) for name in BLENDS))
         Console(width=120).print(table)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -24,33 +23,31 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as pipeline.cli does, before torch is loaded
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is loaded
 
 import torch
 import torch.nn.functional as F
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT)]
-
-from benchmarks.videos import write_video  # noqa: E402
-from encoders import build_encoder  # noqa: E402
-from pipeline.clips import batches as clip_batches  # noqa: E402
-from pipeline.clips.batches import ClipForm, decode_clips, fits_in_memory  # noqa: E402
-from pipeline.clips.reading import Clip, read_clips  # noqa: E402
-from pipeline.commands.bsp_synth.boundary_clips import BoundaryBatches  # noqa: E402
-from pipeline.data.video import probe_video, read_clip  # noqa: E402
-from pipeline.training.batches import load_batches  # noqa: E402
-from synth.boundaries import KINDS, Synthesis  # noqa: E402
+from benchmarks.command_line import script_parser
+from benchmarks.results import results_table
+from benchmarks.videos import write_video
+from encoders import build_encoder
+from pipeline.clips import batches as clip_batches
+from pipeline.clips.batches import ClipForm, decode_clips, fits_in_memory
+from pipeline.clips.reading import Clip, read_clips
+from pipeline.commands.bsp_synth.boundary_clips import BoundaryBatches
+from pipeline.data.video import probe_video, read_clip
+from pipeline.training.batches import load_batches
+from synth.boundaries import KINDS, Synthesis
 
 Result = TypeVar("Result")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--encoder", default="tsm_tiny")
     parser.add_argument("--clips", type=Path)
     parser.add_argument("--batches", type=int, default=6)
@@ -106,10 +103,8 @@ def _print_cpu_time(batches: BoundaryBatches, step: Callable[[Tensor, Tensor], N
         number += len(batch.clips)
         _timed(step, "training step", seconds)(batch.clips, batch.kinds)
     seconds["mixing, cropping"] = seconds.pop("all") - seconds["packet tables"] - seconds["decoding"]
-    table = Table(title=f"CPU time (ms a boundary clip, mean of {number})")
     names = ("packet tables", "decoding", "mixing, cropping", "training step")
-    for name in names:
-        table.add_column(name, justify="right")
+    table = results_table(f"CPU time (ms a boundary clip, mean of {number})", *names)
     table.add_row(*(f"{1000 * seconds[name] / number:.2f}" for name in names))
     Console(width=100).print(table)
 
@@ -129,9 +124,8 @@ def _timed(function: Callable[..., Result], name: str, seconds: Counter[str]) ->
 
 
 def _print_rates(batches: BoundaryBatches, step: Callable[[Tensor, Tensor], None], options: argparse.Namespace) -> None:
-    table = Table(title="clips a second (wall clock)")
-    for column in ("data workers", "loader alone", "training alone", "training on the loader"):
-        table.add_column(column, justify="right")
+    columns = ("data workers", "loader alone", "training alone", "training on the loader")
+    table = results_table("clips a second (wall clock)", *columns)
     for workers in options.workers:
         loader = load_batches(batches, options.batch, num_workers=workers)
         table.add_row(str(workers), *_rates(loader, step))

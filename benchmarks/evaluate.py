@@ -8,7 +8,6 @@ times faster than the tests' slow reference the metric alone is, both on the fir
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -21,14 +20,12 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-from reference_evaluate import mean_average_precision  # noqa: E402
-
-from pipeline.data.annotations import read_annotations  # noqa: E402
-from pipeline.data.detections import read_detection_table  # noqa: E402
-from pipeline.measures.detection_metrics import ACTIVITYNET_TIOU, GroundTruth, detection_metrics  # noqa: E402
+from benchmarks.command_line import script_parser
+from benchmarks.references import mean_average_precision
+from pipeline.data.annotations import read_annotations
+from pipeline.data.detections import Detections
+from pipeline.measures.detection_metrics import ACTIVITYNET_TIOU, GroundTruth, detection_metrics
+from pipeline.options.packaged import ROOT
 
 NUM_VIDEOS, NUM_CLASSES, DETECTIONS_A_VIDEO = 4700, 200, 100
 
@@ -36,7 +33,7 @@ Rows = dict[str, list[dict[str, Any]]]  # by video: {"segment", "label"} and for
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--runs", type=int, default=5)
     runs = parser.parse_args().runs
     truth, found = draw_data()
@@ -87,7 +84,7 @@ def run_command(folder: Path) -> None:
 def speed_up(folder: Path, truth: Rows, found: Rows) -> float:
     write_files(folder, truth, found)
     annotations = read_annotations(folder / "truth.json")
-    columns = GroundTruth.of(annotations.videos), read_detection_table(folder / "found.json")
+    columns = GroundTruth.of(annotations.videos), Detections.from_json(folder / "found.json")
     true_rows = [(v, row["label"], *row["segment"]) for v, rows in truth.items() for row in rows]
     found_rows = [(v, row["label"], *row["segment"], row["score"]) for v, rows in found.items() for row in rows]
     slow = seconds(lambda: [mean_average_precision(true_rows, found_rows, threshold) for threshold in ACTIVITYNET_TIOU])

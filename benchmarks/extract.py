@@ -19,11 +19,9 @@ through; "beside the model" is what came on top of the memory held once the enco
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -35,23 +33,21 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT)]
-
-from benchmarks.videos import loop_packets, write_video  # noqa: E402
-from encoders import Encoder, build_encoder  # noqa: E402
-from pipeline.commands.extract.command import resolve_sampling  # noqa: E402
-from pipeline.commands.extract.options import SamplingConfig  # noqa: E402
-from pipeline.data.snippets import Sampling, SnippetAssembler, sample_snippets  # noqa: E402
-from pipeline.data.video.decoder_process import DecoderProcess  # noqa: E402
-from pipeline.encoding.video_features import EncoderPool, VideoFeatures, iterate_features  # noqa: E402
+from benchmarks.command_line import script_parser
+from benchmarks.videos import loop_packets, write_video
+from encoders import Encoder, build_encoder
+from pipeline.commands.extract.command import resolve_sampling
+from pipeline.commands.extract.options import SamplingConfig
+from pipeline.data.snippets import Sampling, SnippetAssembler, sample_snippets
+from pipeline.data.video.decoder_process import DecoderProcess
+from pipeline.encoding.video_features import EncoderPool, VideoFeatures, iterate_features
 
 BATCH_SIZE = 16
 CORES = len(os.sched_getaffinity(0))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--encoder", default="tsm_tiny")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=60, help="length of each of the three videos of the speed")

@@ -20,46 +20,41 @@ test videos), their features get noise that changes over seconds, so strong that
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as pipeline.cli does, before torch is loaded
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is loaded
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT)]
+from benchmarks.command_line import script_parser
+from benchmarks.gains import train_head
+from benchmarks.headroom import classes_at
+from benchmarks.results import format_interval, results_table, write_results
+from pipeline.data.annotations import Annotations, Segment, Video, read_annotations, write_annotations
+from pipeline.data.detections import Detection, Detections
+from pipeline.data.features import FeatureStore, StoreHeader
+from pipeline.data.snippets import Timeline
+from pipeline.measures.detection_metrics import GroundTruth, detection_metrics
 
-from benchmarks.gains import format_interval, head_metrics  # noqa: E402
-from benchmarks.headroom import classes_at  # noqa: E402
-from pipeline.commands.localize import command as localize  # noqa: E402
-from pipeline.commands.localize.options import LocalizeConfig  # noqa: E402
-from pipeline.data.annotations import Annotations, Segment, Video, read_annotations, write_annotations  # noqa: E402
-from pipeline.data.detections import Detection, DetectionTable  # noqa: E402
-from pipeline.data.features import FeatureStore, StoreHeader  # noqa: E402
-from pipeline.data.snippets import Timeline  # noqa: E402
-from pipeline.measures.detection_metrics import GroundTruth, detection_metrics  # noqa: E402
-from pipeline.options.flags import parse  # noqa: E402
-
+HEAD_CONFIG = "gtea/localize_gtad"
 SPLITS = (1, 2, 3, 4)
 TIOU = (0.1, 0.3, 0.5)
 NOISE, NOISE_ROWS = 2.1, 15  # of the held-out training videos: in standard deviations; rows of a second
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--splits", nargs="+", type=int, choices=SPLITS, default=[*SPLITS])
@@ -75,7 +70,7 @@ def main() -> None:
             train = METHODS[method]
             runs = [train(store, annotations, folder / f"{method}{seed}", seed) for seed in range(options.head_seeds)]
             results[method][split] = runs
-        (options.out / "gtea.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_results(options.out / "gtea.json", results)
     _print_table(results)
 
 
@@ -140,17 +135,6 @@ def _write_store(path: Path, features: dict[Video, NDArray[np.float32]]) -> None
                 store.add(video.id, features_TC, Timeline(0.0, stride, stride), video.duration)
 
 
-# --- G-TAD ------------------------------------------------------------------------------------------------------------
-
-
-def train_head(store: Path, annotations: Path, out: Path, seed: int, *flags: str) -> dict[str, Any]:
-    """Metrics of G-TAD trained with this seed, and the seconds its training took; `flags` override the config."""
-    words = ["--config", "gtea/localize_gtad", "--features", str(store), "--annotations", str(annotations)]
-    words += ["--out", str(out), "--training.seed", str(seed), *flags]
-    localize.run(parse("localize", LocalizeConfig, words))
-    return head_metrics(out, annotations)
-
-
 # --- Classifiers of rows ----------------------------------------------------------------------------------------------
 
 EPOCHS = 10
@@ -201,7 +185,7 @@ def _train_classifier(
         with torch.inference_mode():
             probability_KT = model.eval()(labelled.features)[0].softmax(dim=0)
         results[video.id] = runs_of_labels(probability_KT.numpy(), timeline, labels)
-    return detection_metrics(GroundTruth.of(val), DetectionTable.of(results), TIOU)
+    return detection_metrics(GroundTruth.of(val), Detections.from_videos(results), TIOU)
 
 
 def _standardise(store: FeatureStore, videos: dict[str, Video]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -249,7 +233,7 @@ def runs_of_labels(probability_KT: NDArray[np.float32], timeline: Timeline, labe
 
 
 METHODS: dict[str, Callable[[Path, Path, Path, int], dict[str, Any]]] = {
-    "gtad": train_head,
+    "gtad": partial(train_head, HEAD_CONFIG),
     "linear": train_linear,
     "temporal": train_temporal,
 }
@@ -260,9 +244,8 @@ METHODS: dict[str, Callable[[Path, Path, Path, int], dict[str, Any]]] = {
 
 def _print_table(results: dict[str, dict[int, list[dict[str, Any]]]]) -> None:
     """A row for each method and split; over all splits, what varies is each seed's mean over them."""
-    table = Table(title="mAP (%): mean over seeds, and the half-width of its 95 % interval")
-    for column in ("method", "split", *(f"mAP@{tiou}" for tiou in TIOU), "average"):
-        table.add_column(column, justify="left" if column == "method" else "right")
+    title = "mAP (%): mean over seeds, and the half-width of its 95 % interval"
+    table = results_table(title, "method", "split", *(f"mAP@{tiou}" for tiou in TIOU), "average")
     for method, by_split in results.items():
         maps = {str(split): _maps(runs) for split, runs in by_split.items()}
         maps["all"] = np.mean([*maps.values()], axis=0)

@@ -16,104 +16,78 @@ is not made again. OUT/headroom.json holds the metrics of each row and head seed
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as pipeline.cli does, before torch is loaded
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is loaded
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT)]
-
-from benchmarks.gains import format_interval, head_metrics  # noqa: E402
-from encoders import Encoder, build_encoder  # noqa: E402
-from encoders.weights import save_weights  # noqa: E402
-from pipeline.clips.batches import random_crop  # noqa: E402
-from pipeline.clips.training import Classifier  # noqa: E402
-from pipeline.commands.extract import command as extract  # noqa: E402
-from pipeline.commands.extract.options import ExtractConfig  # noqa: E402
-from pipeline.commands.localize import command as localize  # noqa: E402
-from pipeline.commands.localize.options import LocalizeConfig  # noqa: E402
-from pipeline.commands.pretrain import command as pretrain  # noqa: E402
-from pipeline.commands.pretrain.options import PretrainConfig  # noqa: E402
-from pipeline.data.annotations import Video, read_annotations  # noqa: E402
-from pipeline.data.features import ENCODER_WEIGHTS, FeatureStore, StoreHeader  # noqa: E402
-from pipeline.data.files import find_videos  # noqa: E402
-from pipeline.data.snippets import Sampling, sample_snippets  # noqa: E402
-from pipeline.data.video import probe_video, read_frames  # noqa: E402
-from pipeline.options.flags import parse  # noqa: E402
-from pipeline.training.batches import load_batches  # noqa: E402
-from pipeline.training.loop import fit  # noqa: E402
-from synth.scenes import SIZES, write_dataset  # noqa: E402
+from benchmarks.command_line import script_parser
+from benchmarks.drawn_data import HEAD_CONFIG, DrawnData, add_data_flags
+from benchmarks.gains import train_head
+from benchmarks.results import format_interval, results_table, write_results
+from encoders import Encoder, build_encoder
+from encoders.weights import save_weights
+from pipeline.clips.batches import random_crop
+from pipeline.clips.training import Classifier
+from pipeline.commands.extract.command import resolve_sampling
+from pipeline.commands.extract.options import ExtractConfig
+from pipeline.commands.pretrain.options import PretrainConfig
+from pipeline.data.annotations import Video, read_annotations
+from pipeline.data.features import ENCODER_WEIGHTS, FeatureStore, StoreHeader
+from pipeline.data.files import find_videos
+from pipeline.data.snippets import Sampling, sample_snippets
+from pipeline.data.video import probe_video, read_frames
+from pipeline.options.keywords import from_keywords
+from pipeline.training.batches import load_batches
+from pipeline.training.loop import fit
 
 CHANNELS_OF_NOISE = 128
 
 
 @dataclass(frozen=True)
-class Setting:
-    """Where everything lies, and how long the encoders train."""
+class Setting(DrawnData):
+    """The data, and how long the ceiling's encoder trains."""
 
-    out: Path
-    seed: int
-    clip_epochs: int
-    frame_epochs: int
-
-    @property
-    def clips(self) -> Path:
-        return self.out / "data" / "trimmed" / "clips.csv"
-
-    @property
-    def videos(self) -> Path:
-        return self.out / "data" / "untrimmed" / "videos"
-
-    @property
-    def annotations(self) -> Path:
-        return self.out / "data" / "untrimmed" / "annotations.json"
+    frame_epochs: int = 6
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--size", choices=[*SIZES], default="ablation")
-    parser.add_argument("--seed", type=int, default=0, help="of the data and of the encoders' training")
+    parser = script_parser(__doc__)
+    add_data_flags(parser)
     parser.add_argument("--head-seeds", type=int, default=3, help="how many heads are trained on each kind of features")
     parser.add_argument("--rows", nargs="+", choices=[*STORES], default=[*STORES])
     parser.add_argument("--clip-epochs", type=int, default=30)
     parser.add_argument("--frame-epochs", type=int, default=6)
     options = parser.parse_args()
     setting = Setting(options.out, options.seed, options.clip_epochs, options.frame_epochs)
-    if not setting.annotations.exists():
-        write_dataset(setting.out / "data", size=options.size, seed=options.seed)
+    setting.draw(options.size)
     results = {}
     for row in options.rows:
-        store = STORES[row](setting, setting.out / row)
-        folder = setting.out / row
+        store, folder = STORES[row](setting), setting.out / row
         results[row] = [
-            train_head(store, setting.annotations, folder / f"head{seed}", seed) for seed in range(options.head_seeds)
+            train_head(HEAD_CONFIG, store, setting.annotations, folder / f"head{seed}", seed)
+            for seed in range(options.head_seeds)
         ]
-        (setting.out / "headroom.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_results(setting.out / "headroom.json", results)
     _print_table(results)
 
 
 # --- Four kinds of features -------------------------------------------------------------------------------------------
 
 
-def _noise(setting: Setting, folder: Path) -> Path:
+def _noise(setting: Setting) -> Path:
     """Random features, laid out in time as those of the untrained encoder."""
-    like = FeatureStore.open(_untrained(setting, setting.out / "untrained"))
+    like, folder = FeatureStore.open(_untrained(setting)), setting.out / "noise"
     rng = np.random.default_rng(setting.seed)
     with FeatureStore.create_or_resume(folder / "features", StoreHeader(None, None, None)) as store:
         for video in like.videos.values():
@@ -123,49 +97,23 @@ def _noise(setting: Setting, folder: Path) -> Path:
     return folder / "features"
 
 
-def _untrained(setting: Setting, folder: Path) -> Path:
-    return extract_features(setting, folder, "random")
+def _untrained(setting: Setting) -> Path:
+    return setting.extract_features(setting.out / "untrained", "random")
 
 
-def classification(setting: Setting, folder: Path) -> Path:
-    return extract_features(setting, folder, _classifier(setting))
-
-
-def _classifier(setting: Setting) -> Path:
-    return train_on_clips(setting, setting.out / "classification" / "encoder", setting.seed)
-
-
-def train_on_clips(setting: Setting, out: Path, seed: int) -> Path:
-    """Run folder of an encoder that classifies the trimmed clips."""
-    words = ["--config", "demo/pretrain", "--clips", str(setting.clips), "--out", str(out)]
-    words += ["--training.seed", str(seed), "--training.epochs", str(setting.clip_epochs)]
-    pretrain.run(parse("pretrain", PretrainConfig, words))
-    return out
-
-
-def _frame_labels(setting: Setting, folder: Path) -> Path:
+def _frame_labels(setting: Setting) -> Path:
+    folder = setting.out / "frame-labels"
     if not (folder / "encoder" / ENCODER_WEIGHTS).exists():
         _train_on_frame_labels(setting, folder / "encoder")
-    return extract_features(setting, folder, folder / "encoder")
+    return setting.extract_features(folder, folder / "encoder")
 
 
-STORES: dict[str, Callable[[Setting, Path], Path]] = {
+STORES: dict[str, Callable[[Setting], Path]] = {
     "noise": _noise,
     "untrained": _untrained,
-    "classification": classification,
+    "classification": Setting.classification_features,
     "frame-labels": _frame_labels,
 }
-
-
-def extract_features(setting: Setting, folder: Path, weights: str | Path) -> Path:
-    """Feature store of the untrimmed videos, `folder`/features."""
-    extract.run(_extract_config(setting, folder, weights))
-    return folder / "features"
-
-
-def _extract_config(setting: Setting, folder: Path, weights: str | Path) -> ExtractConfig:
-    words = ["--config", "demo/extract", "--videos", str(setting.videos), "--out", str(folder / "features")]
-    return parse("extract", ExtractConfig, [*words, "--weights", str(weights)])
 
 
 # --- The ceiling: training with frame labels --------------------------------------------------------------------------
@@ -219,16 +167,17 @@ def classes_at(seconds_T: NDArray[np.float64], video: Video, labels: Sequence[st
 
 def _train_on_frame_labels(setting: Setting, out: Path) -> None:
     """From the clips' encoder, and as `pipeline pretrain` trains but for the epochs; the last epoch's weights."""
-    words = ["--config", "demo/pretrain", "--clips", str(setting.clips), "--out", str(out)]
-    words += ["--training.seed", str(setting.seed), "--training.epochs", str(setting.frame_epochs)]
-    config = parse("pretrain", PretrainConfig, words)
-    extraction = _extract_config(setting, out, "random")
+    training = {"seed": setting.seed, "epochs": setting.frame_epochs}
+    keywords = {"clips": setting.clips, "out": out, "training": training}
+    config = from_keywords("pretrain", PretrainConfig, keywords, config="demo/pretrain")
+    keywords = {"videos": setting.videos, "out": out}
+    extraction = from_keywords("extract", ExtractConfig, keywords, config="demo/extract")
     out.mkdir(parents=True, exist_ok=True)
 
     annotations, files = read_annotations(setting.annotations), find_videos(setting.videos)
     videos = {files[video.id]: video for video in annotations.in_subset("training").values()}
-    encoder = build_encoder(config.encoder, weights=_classifier(setting))
-    sampling = extract.resolve_sampling(encoder, extraction.sampling)
+    encoder = build_encoder(config.encoder, weights=setting.classification_encoder())
+    sampling = resolve_sampling(encoder, extraction.sampling)
     snippets = LabelledSnippets(videos, annotations.labels, encoder, sampling, setting.seed)
     torch.manual_seed(setting.seed)
     classifier = Classifier(encoder, 1 + len(annotations.labels), dropout=config.dropout)
@@ -243,24 +192,15 @@ def _losses(classifier: nn.Module, batch: SnippetBatch) -> dict[str, Tensor]:
     return {"loss": F.cross_entropy(logits_BK, batch.classes), "top1": 100 * correct_B.float().mean()}
 
 
-# --- Heads and what they reach ----------------------------------------------------------------------------------------
-
-
-def train_head(store: Path, annotations: Path, out: Path, seed: int) -> dict[str, Any]:
-    """Metrics of the head trained with this seed, and the seconds its training took."""
-    words = ["--config", "demo/localize", "--features", str(store), "--annotations", str(annotations)]
-    words += ["--out", str(out), "--training.seed", str(seed)]
-    localize.run(parse("localize", LocalizeConfig, words))
-    return head_metrics(out, annotations)
+# --- What heads reach -------------------------------------------------------------------------------------------------
 
 
 def _print_table(results: dict[str, list[dict[str, Any]]]) -> None:
-    table = Table(title="mAP (%): mean over head seeds, and the half-width of its 95 % interval")
-    for column in ("features", "average mAP", "mAP@0.5", "gain over classification", "seconds a head"):
-        table.add_column(column, justify="left" if column == "features" else "right")
-    base = average_maps(results["classification"]) if "classification" in results else None
+    columns = ("features", "average mAP", "mAP@0.5", "gain over classification", "seconds a head")
+    table = results_table("mAP (%): mean over head seeds, and the half-width of its 95 % interval", *columns)
+    base = _average_maps(results["classification"]) if "classification" in results else None
     for row, runs in results.items():
-        average_S = average_maps(runs)
+        average_S = _average_maps(runs)
         at_half_S = np.array([run["map"][run["tiou"].index(0.5)] for run in runs])
         gain = "" if base is None else format_interval(average_S - base)
         seconds = float(np.mean([run["seconds"] for run in runs]))
@@ -268,7 +208,7 @@ def _print_table(results: dict[str, list[dict[str, Any]]]) -> None:
     Console().print(table)
 
 
-def average_maps(runs: list[dict[str, Any]]) -> NDArray[np.float64]:
+def _average_maps(runs: list[dict[str, Any]]) -> NDArray[np.float64]:
     """Average mAP of each head seed, (S,)."""
     return np.array([run["average_map"] for run in runs])
 

@@ -8,7 +8,6 @@ killed is compared with an uninterrupted one, byte for byte, and the next begins
 
 from __future__ import annotations
 
-import argparse
 import random
 import shutil
 import subprocess
@@ -17,14 +16,13 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT)]
-
-from benchmarks.videos import loop_packets, write_video  # noqa: E402
+from benchmarks.command_line import script_parser
+from benchmarks.videos import loop_packets, write_video
+from pipeline.options.packaged import ROOT
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--encoder", default="tsm_tiny")
     parser.add_argument("--videos", type=int, default=12)

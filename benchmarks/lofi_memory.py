@@ -16,26 +16,22 @@ same turn are printed. Batch normalisation is frozen.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT)]
-
-from encoders import Encoder, build_encoder  # noqa: E402
-from encoders.activations import saved_bytes  # noqa: E402
-from encoders.recompute import encode_recomputing  # noqa: E402
-from pipeline.commands.lofi_train.fidelity import Fidelity, low_fidelities  # noqa: E402
+from benchmarks.command_line import script_parser
+from benchmarks.results import results_table
+from encoders import Encoder, build_encoder
+from encoders.activations import saved_bytes
+from encoders.recompute import encode_recomputing
+from pipeline.commands.lofi_train.fidelity import Fidelity, low_fidelities
 
 TARGETS = {"S": (0.27, None), "T": (0.27, None), "ST": (0.27, None), "recomputing": (0.30, 1.5)}
 """The largest shares of full fidelity's bytes and seconds."""
@@ -51,7 +47,7 @@ class Way:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--encoder", default="tsm_r18")
     parser.add_argument("--snippets", type=int, default=100)
     parser.add_argument("--size", type=int, default=224)
@@ -124,7 +120,8 @@ def seconds_of_video(encoder: Encoder, ways: list[Way], measured: int, repeats: 
 
 def report(ways: list[Way], num_bytes: dict[str, float], seconds: dict[str, list[float]]) -> int:
     """Print the table. Returns 1 if a target is missed."""
-    table = Table("", "a video", "GiB saved", "of full", "seconds", "of full", title="The encoder, for one video")
+    columns = ("", "a video", "GiB saved", "of full", "seconds", "of full")
+    table = results_table("The encoder, for one video", *columns)
     missed = []
     for way in ways:
         share = num_bytes[way.name] / num_bytes["full"]

@@ -3,35 +3,30 @@
     python benchmarks/sgalign.py [--repeats 5] [--threads 2]
 
 Both forms get the same features and weights, T = D = 100, 256 channels in, 512 out, batch 4, and must agree. The direct
-form (`tests/reference_gtad.py`) aligns by a dense matrix product, so nearly all of its time is the convolution over the
-9,216 x 100 x 100 map. Peaks are what torch's CPU allocator held beyond what it held before, by its own records.
+form (`tests/helpers/reference_gtad.py`) aligns by a dense matrix product, so nearly all of its time is the convolution
+over the 9,216 x 100 x 100 map. Peaks are what torch's CPU allocator held beyond what it held before, by its own
+records.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-from reference_gtad import DirectSGAlign, convolution_weight  # noqa: E402
-
-from heads.sgalign import SGAlign, valid_cells  # noqa: E402
+from benchmarks.command_line import script_parser
+from benchmarks.references import DirectSGAlign, convolution_weight
+from heads.sgalign import SGAlign, valid_cells
 
 SIZE, CHANNELS, OUTPUTS, BATCH = 100, 256, 512, 4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = script_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,19 +26,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT)]
-
-from encoders.similarity import similarity_bce, target_tsm  # noqa: E402
-from encoders.sola import Projector, SoLa  # noqa: E402
-from pipeline.commands.sola.subsequences import Gathering, Subsequences  # noqa: E402
+from benchmarks.command_line import script_parser
+from encoders.similarity import similarity_bce, target_tsm
+from encoders.sola import Projector, SoLa
+from pipeline.commands.sola.subsequences import Gathering, Subsequences
 
 GATHERING = Gathering(8, 8)
 PROJECTOR_HIDDEN = 512
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--videos", type=int, default=300)
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--channels", type=int, default=2048)

@@ -1,0 +1,1 @@
+"""One YAML for a dataset, stage and variant, found by its name. No code: nothing imports this package."""

@@ -31,7 +31,8 @@ class Encoder(nn.Module):
         network: clips (B,3,L,H,W), or (B,2,L,H,W) for flow, normalised, to features (B,C).
         name: what `encoders.build_encoder` calls it.
         resize_ratio: short side of the resized frame, divided by `size`.
-        mean, std: of the pixels in 0–1, one number a channel, over the data that the weights were trained on.
+        mean: of the pixels in 0–1, one number a channel, over the data that the weights were trained on.
+        std: their standard deviation, likewise.
         fps: frame rate of the videos that the weights were trained on. None: each video's own will do.
         modality: what the network sees.
 

@@ -69,7 +69,7 @@ class _InferenceNetwork(nn.Module):
         self.memory_format = memory_format
 
     def forward(self, pixels: Tensor) -> Tensor:
-        # Clips have a dimension too many for channels last: in transformers, which have no convolution over time either.
+        # Clips have a dimension too many for channels last; a transformer on them has no convolution over time either.
         memory_format = self.memory_format if pixels.ndim == 4 else torch.contiguous_format
         pixels = pixels.contiguous(memory_format=memory_format)
         with torch.autocast(pixels.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):

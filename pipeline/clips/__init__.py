@@ -1,1 +1,1 @@
-"""Training on trimmed clips, which `pretrain` and `bsp-synth` share."""
+"""Trimmed clips: lists of them, their frames in batches, and training on them."""

@@ -16,8 +16,8 @@ class ClipTrainingConfig:
     """A csv in the Kinetics layout, a tree of class_name/clip.mp4, or an annotation JSON whose segments, cut out of the
     videos, are the clips (LoFi's ACP+)."""
     annotation_format: str | None = None
-    """For annotations in a form that none of our readers knows: `package.module:read`, or the name of a reader of an
-    installed package (`pipeline.data.annotations.reading`). Left out: told from the file."""
+    """Reader for annotations in a form that none of ours knows: `package.module:read`, or the name that an installed
+    package gives it. Left out: the form is told from the file."""
     out: Path
     """Run folder."""
     encoder: str

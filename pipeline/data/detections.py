@@ -37,7 +37,8 @@ class Detection:
     """A predicted segment, in seconds. ValueError unless its numbers are finite.
 
     Attributes:
-        start, end: seconds from the video's start.
+        start: seconds from the video's start.
+        end: likewise.
         label: the action; `action` or nothing for a segment without a class.
         score: how sure of it the head is; comparable within a run.
         video: id of the video that it is in; empty where that goes without saying.

@@ -106,7 +106,7 @@ def _signature(command: Command) -> inspect.Signature:
     first = positional(command)
     several = first is not None and takes_several(command.options, first.name)
     kind = inspect.Parameter.VAR_POSITIONAL if several else inspect.Parameter.POSITIONAL_ONLY
-    parameters = [] if first is None else [inspect.Parameter(first.name, kind, annotation=PATH)]
+    parameters = [] if first is None else [inspect.Parameter(first.name, kind, annotation=_Source(PATH))]
     parameters += [_keyword(argument) for argument in arguments(command)]
     return inspect.Signature(parameters)
 
@@ -114,12 +114,12 @@ def _signature(command: Command) -> inspect.Signature:
 def _keyword(argument: Argument) -> inspect.Parameter:
     default = inspect.Parameter.empty if argument.default is None else _Source(argument.default)
     return inspect.Parameter(
-        argument.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=argument.annotation
+        argument.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=_Source(argument.annotation)
     )
 
 
 class _Source(str):
-    """A default that is shown as it would be written."""
+    """A default or a type that is shown as it would be written."""
 
     __slots__ = ()
 

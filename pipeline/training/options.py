@@ -35,9 +35,10 @@ class TrainingConfig:
     warmup_epochs: float = 0.0
     """Linear warm-up."""
     clip_grad_norm: float | None = None
-    """Largest gradient norm."""
+    """Largest gradient norm. Left out: gradients are not clipped."""
     ema_decay: float | None = None
-    """Decay of an exponential moving average of the weights, which is then what is evaluated and saved."""
+    """Decay of an exponential moving average of the weights, which is then what is evaluated and saved. Left out:
+    none."""
     seed: int = 0
     """Fixes initial weights, data order and augmentation."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -288,4 +288,3 @@ def test_the_head_can_be_told_what_its_options_say() -> None:
         defaults = {field.name: field.default for field in dataclasses.fields(entry.options)}
         assert {name: parameter.default for name, parameter in taken.items() if name in defaults} == defaults
         assert set(taken) == {"in_channels", "num_classes", *defaults}
-

@@ -46,8 +46,8 @@ class AnalyzeConfig:
     """ActivityNet JSON or csv: adds linear evaluation and differences at boundaries, and looks at the videos of
     `val_subset` alone."""
     annotation_format: str | None = None
-    """For annotations in a form that none of our readers knows: `package.module:read`, or the name of a reader of an
-    installed package (`pipeline.data.annotations.reading`). Left out: told from the file."""
+    """Reader for annotations in a form that none of ours knows: `package.module:read`, or the name that an installed
+    package gives it. Left out: the form is told from the file."""
     train_subset: str = "training"
     """Subset that the linear classifier trains on."""
     val_subset: str = "validation"

@@ -43,8 +43,8 @@ class ExtractConfig:
     annotations: Path | None = None
     """Extract only the videos that this annotation file names."""
     annotation_format: str | None = None
-    """For annotations in a form that none of our readers knows: `package.module:read`, or the name of a reader of an
-    installed package (`pipeline.data.annotations.reading`). Left out: told from the file."""
+    """Reader for annotations in a form that none of ours knows: `package.module:read`, or the name that an installed
+    package gives it. Left out: the form is told from the file."""
     dtype: Literal["float32", "float16"] = "float32"
     """Type of the stored features."""
     batch_size: int = 16

@@ -18,8 +18,8 @@ class ImportFeaturesConfig:
     annotations: Path
     """Annotation file: which videos, and how long they are."""
     annotation_format: str | None = None
-    """For annotations in a form that none of our readers knows: `package.module:read`, or the name of a reader of an
-    installed package (`pipeline.data.annotations.reading`). Left out: told from the file."""
+    """Reader for annotations in a form that none of ours knows: `package.module:read`, or the name that an installed
+    package gives it. Left out: the form is told from the file."""
 
     # Which array is whose, and how it lies.
     pattern: str | None = None

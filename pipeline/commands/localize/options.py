@@ -22,8 +22,8 @@ class LocalizeConfig:
     annotations: Path
     """Annotation file, or folder of THUMOS14's or Charades-STA's text files (`pipeline.data.annotations`)."""
     annotation_format: str | None = None
-    """For annotations in a form that none of our readers knows: `package.module:read`, or the name of a reader of an
-    installed package (`pipeline.data.annotations.reading`). Left out: told from the file."""
+    """Reader for annotations in a form that none of ours knows: `package.module:read`, or the name that an installed
+    package gives it. Left out: the form is told from the file."""
     ambiguous: Literal["drop", "keep"] = "drop"
     """THUMOS14's intervals labelled "Ambiguous": `drop` them, as the ActivityNet code and ActionFormer do, or `keep`
     them as training segments without a class, as G-TAD does. No metric counts them."""
@@ -43,7 +43,8 @@ class LocalizeConfig:
     """Use every n-th row of the features (G-TAD on THUMOS14's features of every frame: 5)."""
     unified: SolaModuleConfig | None = None
     """Put a SoLa module before the head and train both with the head's loss, without similarity matching (the paper's
-    Table 4). Left out: none; what `pipeline sola` made needs no flag."""
+    Table 4): `--unified {}`, or with an option of the module, `--unified.hidden 64`. Left out: none; what `pipeline
+    sola` made needs no flag."""
     classes: bool = True
     """The head scores each class in each segment. `--classes=false`: segments alone, as in the papers; their classes
     come from `video_scores`, and `predict` calls all of them `action`."""
@@ -53,8 +54,9 @@ class LocalizeConfig:
     CUHK's for ActivityNet. The two best scores of a video must not be negative, which a logit can be. `predict` has the
     head's own classes alone."""
     fusion: Literal["top2", "top1-share"] = "top2"
-    """How: each segment once for each of the video's two best classes, its score times theirs (ActivityNet, THUMOS14);
-    or for the best one, times its share in the sum of the two (HACS)."""
+    """How `video_scores` give classes. `top2`: each segment once for each of the video's two best classes, its score
+    times theirs (ActivityNet, THUMOS14). `top1-share`: once for the best one, times its share in the sum of the two
+    (HACS)."""
     post: PostConfig = field(default_factory=PostConfig)
     tiou: tuple[float, ...] = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
     """tIoU thresholds of the metrics."""

@@ -23,10 +23,10 @@ class SolaConfig:
     annotations: Path | None = None
     """Train on the videos of `train_subset` of this file alone; its segments are not looked at. Left out: on all."""
     annotation_format: str | None = None
-    """For annotations in a form that none of our readers knows: `package.module:read`, or the name of a reader of an
-    installed package (`pipeline.data.annotations.reading`). Left out: told from the file."""
+    """Reader for annotations in a form that none of ours knows: `package.module:read`, or the name that an installed
+    package gives it. Left out: the form is told from the file."""
     train_subset: str = "training"
-    """Which subset that is."""
+    """The subset of `annotations` to train on."""
     module: SolaModuleConfig = field(default_factory=SolaModuleConfig)
     loss: Literal["similarity", "nt-xent-in", "nt-xent-out"] = "similarity"
     """Similarity matching, or one of the softened NT-Xent losses of the paper's supplement."""
@@ -46,7 +46,7 @@ class SolaConfig:
     """Which epoch's module is kept: the last, or the one on whose features a linear classifier best tells foreground
     from background in `val_subset`. This uses the labels of both subsets of `annotations`."""
     val_subset: str = "validation"
-    """Which subset that is."""
+    """The subset that chooses the epoch, with `choose: linear-evaluation`."""
     steps: int | None = None
     """Train for this many optimiser steps, rounded up to whole epochs, instead of `training.epochs`."""
     training: TrainingConfig = field(

@@ -1,0 +1,12 @@
+"""The tests' slow references, to compare with."""
+
+import sys
+
+from pipeline.options.packaged import ROOT
+
+sys.path.append(str(ROOT / "tests" / "helpers"))
+
+from reference_evaluate import mean_average_precision
+from reference_gtad import DirectSGAlign, convolution_weight
+
+__all__ = ["DirectSGAlign", "convolution_weight", "mean_average_precision"]
