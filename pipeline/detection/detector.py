@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from encoders.sola import SoLa
 from encoders.weights import save_weights
+from heads.base import Proposals, ScoredSegments
 from heads.nms import soft_nms
 from pipeline.data.detections import Detection
 from pipeline.data.features import StoreHeader
@@ -70,9 +71,15 @@ class LocalizeRun:
     unified: dict[str, Any] | None = None
 
     @property
-    def num_snippets(self) -> int:
-        """T, the rows of a window."""
-        return int(self.head.num_snippets)  # type: ignore[arg-type]  # a number, which nn.Module does not know
+    def num_snippets(self) -> int | None:
+        """T, the rows of a window; None: the head sees videos whole."""
+        num_snippets: Any = self.head.num_snippets
+        return None if num_snippets is None else int(num_snippets)
+
+    @property
+    def crop_rows(self) -> int:
+        """Rows of a video that the head sees at most in training, if it sees videos whole."""
+        return int(self.head.crop_rows)  # type: ignore[arg-type]  # a number, which nn.Module does not know
 
     @property
     def encoder_weights(self) -> list[Path]:
@@ -108,12 +115,12 @@ class UnifiedHead(nn.Module):
     def __init__(self, sola: SoLa, head: nn.Module) -> None:
         super().__init__()
         self.sola, self.head = sola, head
-        self.num_snippets = head.num_snippets
+        self.num_snippets, self.crop_rows = head.num_snippets, getattr(head, "crop_rows", 0)
         self.targets, self.loss, self.decode = head.targets, head.loss, head.decode
 
-    def forward(self, feats_BCT: Tensor) -> Any:
+    def forward(self, feats_BCT: Tensor, *valid: Tensor) -> Any:
         # Rows of zeros fill up a window beyond the video's end, and stay zeros.
-        return self.head(self.sola(feats_BCT, feats_BCT.any(dim=1)))
+        return self.head(self.sola(feats_BCT, feats_BCT.any(dim=1)), *valid)
 
 
 def build_head(
@@ -194,7 +201,7 @@ def detect_all(run: LocalizeRun, videos: Iterable[FeatureRows], *, classes: bool
     """
     labels = run.labels if classes else (PROPOSAL,)
     for group in _groups(run, videos):
-        cells = [_best_cells(run, batch, classes) for batch in _batches(group)]
+        cells = [_best_cells(run, batch, classes) for batch in _batches(run, group)]
         found = _suppress(_by_video(cells, group), run.post, run.post.max_detections)
         for number, (video, _) in enumerate(group):
             yield _detections(run, labels, video.duration, Cells(*(column[number] for column in found)))
@@ -240,42 +247,58 @@ def _windows(run: LocalizeRun, video: FeatureRows) -> list[Window]:
     )
 
 
-def _batches(group: _Group) -> Iterator[list[_WindowOfVideo]]:
+def _batches(run: LocalizeRun, group: _Group) -> Iterator[list[_WindowOfVideo]]:
     all_windows = [_WindowOfVideo(video, window) for video, windows in group for window in windows]
-    for first in range(0, len(all_windows), WINDOWS_AT_A_TIME):
-        yield all_windows[first : first + WINDOWS_AT_A_TIME]
+    at_a_time = WINDOWS_AT_A_TIME if run.num_snippets else 1  # whole videos are of any length
+    for first in range(0, len(all_windows), at_a_time):
+        yield all_windows[first : first + at_a_time]
 
 
 @torch.inference_mode()
 def _best_cells(run: LocalizeRun, batch: list[_WindowOfVideo], classes: bool) -> Cells:
     """The best scored (cell, class) pairs of each window, (B, M), cut to their video."""
-    num_rows = run.num_snippets
-    proposals = run.head.decode(run.head(_features(run, batch, num_rows)))  # type: ignore[operator]
-    scores_BNK = proposals.scores if classes else proposals.scores.sum(dim=2, keepdim=True)
-    num_classes = scores_BNK.shape[2]
-    flat_BM = scores_BNK.flatten(1)
-    scores_BM, place_BM = flat_BM.topk(min(CANDIDATES, flat_BM.shape[1]))
-    cell_BM2 = (place_BM // num_classes)[..., None].expand(-1, -1, 2)
-    rows_BM2 = proposals.segments.gather(1, cell_BM2).double().cpu()
+    features_BCT = _features(run, batch)
+    num_rows = features_BCT.shape[2]
+    # The rows of a whole video, which is alone in its batch, are no padding.
+    valid = () if run.num_snippets else (features_BCT.new_ones(1, num_rows, dtype=torch.bool),)
+    best = _best_pairs(run.head.decode(run.head(features_BCT, *valid)), classes)  # type: ignore[operator]
     spans_B2 = torch.tensor(
         [(window.start / video.duration, window.end / video.duration) for video, window in batch], dtype=torch.float64
     )
     start_B11, end_B11 = spans_B2[..., None, None].unbind(1)
-    segments_BM2 = torch.lerp(start_B11, end_B11, rows_BM2 / num_rows).clamp(0, 1)
+    segments_BM2 = torch.lerp(start_B11, end_B11, best.segments.double().cpu() / num_rows).clamp(0, 1)
     # What a window sees behind the end of its video is nothing.
-    scores_BM = scores_BM.double().cpu() * (segments_BM2[..., 1] > segments_BM2[..., 0])
-    cells = Cells(segments_BM2, scores_BM, (place_BM % num_classes).cpu())
+    scores_BM = best.scores.double().cpu() * (segments_BM2[..., 1] > segments_BM2[..., 0])
+    cells = Cells(segments_BM2, scores_BM, best.labels.cpu())
     return cells if run.post.max_per_window is None else _suppress(cells, run.post, run.post.max_per_window)
 
 
-def _features(run: LocalizeRun, batch: list[_WindowOfVideo], num_rows: int) -> Tensor:
+def _best_pairs(found: Proposals | ScoredSegments, classes: bool) -> ScoredSegments:
+    """The best pairs of a segment and a class; without `classes`, segments with the sum of their classes' scores."""
+    if isinstance(found, ScoredSegments):
+        scores_BM, place_BM = found.scores.topk(min(CANDIDATES, found.scores.shape[1]))
+        labels_BM = found.labels if classes else torch.zeros_like(found.labels)
+        segments_BM2 = found.segments.gather(1, place_BM[..., None].expand(-1, -1, 2))
+        return ScoredSegments(segments_BM2, scores_BM, labels_BM.gather(1, place_BM))
+    scores_BNK = found.scores if classes else found.scores.sum(dim=2, keepdim=True)
+    num_classes = scores_BNK.shape[2]
+    flat_BM = scores_BNK.flatten(1)
+    scores_BM, place_BM = flat_BM.topk(min(CANDIDATES, flat_BM.shape[1]))
+    cell_BM2 = (place_BM // num_classes)[..., None].expand(-1, -1, 2)
+    return ScoredSegments(found.segments.gather(1, cell_BM2), scores_BM, place_BM % num_classes)
+
+
+def _features(run: LocalizeRun, batch: list[_WindowOfVideo]) -> Tensor:
     """(B, C, T), where the head lies."""
-    features_BCT = np.stack(
-        [
-            window_features(video.features, video.timeline, window, num_rows=num_rows, rescale=run.rescale)
-            for video, window in batch
-        ]
-    )
+    if run.num_snippets is None:
+        features_BCT = np.stack([np.ascontiguousarray(video.features.T) for video, _ in batch])
+    else:
+        features_BCT = np.stack(
+            [
+                window_features(video.features, video.timeline, window, num_rows=run.num_snippets, rescale=run.rescale)
+                for video, window in batch
+            ]
+        )
     return torch.from_numpy(features_BCT).to(next(run.head.parameters()).device)
 
 

@@ -22,4 +22,4 @@ class PostConfig:
     """Detections below are dropped."""
     window: float = 300.0
     """Seconds that one pass sees at most; longer videos are cut into windows that overlap by half. Without meaning for
-    `rescale: none`."""
+    `rescale: none`, and for heads that see videos whole."""

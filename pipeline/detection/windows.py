@@ -83,10 +83,20 @@ def cut_row_windows(timeline: Timeline, num_features: int, num_rows: int) -> lis
     return [Window(timeline.edge(start), timeline.edge(start + num_rows)) for start in starts]
 
 
+def whole_video(timeline: Timeline, num_features: int) -> Window:
+    """The one window of a head that sees videos whole: from the first row's edge to the last one's."""
+    return Window(timeline.edge(0), timeline.edge(num_features))
+
+
 def windows_of(
-    timeline: Timeline, num_features: int, duration: float, *, num_rows: int, longest: float, rescale: Rescale
+    timeline: Timeline, num_features: int, duration: float, *, num_rows: int | None, longest: float, rescale: Rescale
 ) -> list[Window]:
-    """The windows of a video that are brought to `num_rows` rows by `rescale`; `duration` and `longest` in seconds."""
+    """The windows of a video that are brought to `num_rows` rows by `rescale`; `duration` and `longest` in seconds.
+
+    Without `num_rows` there is one, with all rows as they are.
+    """
+    if num_rows is None:
+        return [whole_video(timeline, num_features)]
     if rescale == "none":
         return cut_row_windows(timeline, num_features, num_rows)
     return cut_windows(duration, longest)

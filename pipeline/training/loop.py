@@ -313,7 +313,7 @@ def _checkpoint(run: Path, name: str, best: Best | None) -> ModelCheckpoint:
 def _build_optimizer(
     model: nn.Module, training: TrainingConfig, learning_rates: Mapping[str, float]
 ) -> torch.optim.Optimizer:
-    learned = _parameter_groups(model, learning_rates)
+    learned = _parameter_groups(model, training, learning_rates)
     common: dict[str, Any] = {"lr": training.lr, "weight_decay": training.weight_decay}
     if training.optimizer == "sgd":
         return torch.optim.SGD(learned, momentum=training.momentum, **common)
@@ -321,15 +321,34 @@ def _build_optimizer(
     return adaptive(learned, **common)
 
 
-def _parameter_groups(model: nn.Module, learning_rates: Mapping[str, float]) -> list[dict[str, Any]]:
-    """What is learnt: first, with the common learning rate, all that is not in a part with one of its own."""
+def _parameter_groups(
+    model: nn.Module, training: TrainingConfig, learning_rates: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """What is learnt: first, with the common learning rate, all that is not in a part with one of its own.
+
+    Of each, what does not decay is a group of its own, if there is such.
+    """
     assert learning_rates.keys() <= dict(model.named_children()).keys()
-    groups: list[dict[str, Any]] = [{"params": []}, *({"params": [], "lr": lr} for lr in learning_rates.values())]
-    group_of = dict(zip(learning_rates, groups[1:], strict=True))
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            group_of.get(name.partition(".")[0], groups[0])["params"].append(parameter)
+    groups: list[dict[str, Any]] = []
+    for part in (None, *learning_rates):
+        rate = {} if part is None else {"lr": learning_rates[part]}
+        learned = [
+            parameter
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+            and (head if (head := name.partition(".")[0]) in learning_rates else None) == part
+        ]
+        spared = [parameter for parameter in learned if training.decay_only is not None and _is_vector(parameter)]
+        spared_ids = set(map(id, spared))
+        groups.append({"params": [parameter for parameter in learned if id(parameter) not in spared_ids], **rate})
+        if spared:
+            groups.append({"params": spared, "weight_decay": 0.0, **rate})
     return groups
+
+
+def _is_vector(parameter: nn.Parameter) -> bool:
+    """A number a channel, in whatever shape: a bias, a scale, a weight of normalisation."""
+    return parameter.numel() == max(parameter.shape, default=1)
 
 
 def _accelerator(device: str, devices: int) -> str:

@@ -22,6 +22,8 @@ class TrainingConfig:
     """Learning rate."""
     weight_decay: float = 1e-4
     """Weight decay."""
+    decay_only: Literal["matrices"] | None = None
+    """`matrices`: biases, scales and the weights of normalisation do not decay, as in ActionFormer. Left out: all do."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """Optimiser."""
     momentum: float = 0.9

@@ -31,6 +31,7 @@ from pipeline.data.features import SOLA_WEIGHTS, FeatureStore, load_finite
 from pipeline.data.files import copy_whole, match_ids
 from pipeline.detection.detector import PROPOSAL, FeatureRows, LocalizeRun, build_head, detect_all, save_run
 from pipeline.detection.run import DETECTIONS, Run
+from pipeline.detection.sequences import SequenceBatch, TrainingSequences, training_sequences
 from pipeline.detection.windows import TrainingWindows, WindowBatch, cut_training_windows
 from pipeline.options.heads import head_options, option_key
 from pipeline.terminal.notes import print_counts, print_note, progress, remark, say, some
@@ -210,13 +211,14 @@ def _build(config: LocalizeConfig, data: LocalizeData) -> LocalizeRun:
 
 
 def _train(config: LocalizeConfig, data: LocalizeData, localizer: LocalizeRun) -> None:
-    train = _cut(config, data, "train", data.train, localizer.num_snippets)
-    val = _cut(config, data, "val", data.val, localizer.num_snippets)
+    train = _training_data(config, data, "train", data.train, localizer)
+    val = _training_data(config, data, "val", data.val, localizer)
     if len(train) == 0:
-        length, cure = _window_length(config, localizer.num_snippets)
+        length, cure = _window_length(config, localizer)
+        too_long = "" if length is None else f"is longer than the windows of {length}, or "
         raise ValueError(
-            f"{config.annotations}: every segment of subset {config.train_subset!r} is longer than the windows of "
-            f"{length}, or lies behind the end of its video; {cure}"
+            f"{config.annotations}: every segment of subset {config.train_subset!r} {too_long}lies behind the end of "
+            f"its video; {cure}"
         )
     training = config.training
     batches = load_batches(train, training.batch_size, shuffle_seed=training.seed, num_workers=training.num_workers)
@@ -224,41 +226,54 @@ def _train(config: LocalizeConfig, data: LocalizeData, localizer: LocalizeRun) -
     line = fit(localizer.head, _losses, batches, val_batches, run=config.out, training=training)
     remark(f"kept the weights of epoch {line['epoch']}")
     for windows in (train, val):
-        windows.path.unlink(missing_ok=True)
+        if isinstance(windows, TrainingWindows):
+            windows.path.unlink(missing_ok=True)
 
 
-def _cut(
-    config: LocalizeConfig, data: LocalizeData, role: str, videos: dict[str, Video], num_rows: int
-) -> TrainingWindows:
-    windows = cut_training_windows(
-        config.out / f"windows_{role}.npy",
-        data.store,
-        videos,
-        data.labels,
-        num_rows=num_rows,
-        longest=config.post.window,
-        rescale=config.rescale,
-        row_step=config.row_step,
-    )
-    length, cure = _window_length(config, num_rows)
+def _training_data(
+    config: LocalizeConfig, data: LocalizeData, role: str, videos: dict[str, Video], localizer: LocalizeRun
+) -> TrainingWindows | TrainingSequences:
+    """What the head wants to see of some videos: windows, or stretches of whole videos."""
+    found: TrainingWindows | TrainingSequences
+    if localizer.num_snippets is None:
+        seed = config.training.seed if role == "train" else None
+        found = training_sequences(
+            data.store, videos, data.labels, longest=localizer.crop_rows, row_step=config.row_step, seed=seed
+        )
+    else:
+        found = cut_training_windows(
+            config.out / f"windows_{role}.npy",
+            data.store,
+            videos,
+            data.labels,
+            num_rows=localizer.num_snippets,
+            longest=config.post.window,
+            rescale=config.rescale,
+            row_step=config.row_step,
+        )
+    length, cure = _window_length(config, localizer)
+    where = "" if length is None else f"lie in no window of {length} by more than 90 %, or "
     print_note(
-        f"segments ({role}) lie in no window of {length} by more than 90 %, or behind the end of their "
-        f"video; nothing is learnt from them: {cure}, or check the video files",
-        windows.left_out,
+        f"segments ({role}) {where}lie behind the end of their video; nothing is learnt from them: {cure}, or check "
+        "the video files",
+        found.left_out,
     )
-    return windows
+    return found
 
 
-def _window_length(config: LocalizeConfig, num_rows: int) -> tuple[str, str]:
-    """How long windows are, and how they can be made longer."""
+def _window_length(config: LocalizeConfig, localizer: LocalizeRun) -> tuple[str | None, str]:
+    """How long windows are, None where the head sees videos whole, and what to do about segments that are left out."""
+    if localizer.num_snippets is None:
+        return None, "correct their times"
     if config.rescale == "none":
-        key = option_key(config.head)
-        return f"{num_rows} rows", f"give more --{key}.num-snippets or a greater --row-step"
+        cure = f"give more --{option_key(config.head)}.num-snippets or a greater --row-step"
+        return f"{localizer.num_snippets} rows", cure
     return f"{config.post.window:g} s", "give a longer --post.window"
 
 
-def _losses(head: Any, batch: WindowBatch) -> dict[str, Tensor]:
-    output = head(batch.features)
+def _losses(head: Any, batch: WindowBatch | SequenceBatch) -> dict[str, Tensor]:
+    valid = (batch.valid,) if isinstance(batch, SequenceBatch) else ()
+    output = head(batch.features, *valid)
     losses: dict[str, Tensor] = head.loss(output, head.targets(batch.segments, batch.labels))
     return losses
 

@@ -37,8 +37,9 @@ class LocalizeConfig:
     val_subset: str = "validation"
     """Subset that is detected in and scored."""
     rescale: Literal["linear", "bins", "none"] = "linear"
-    """How features are brought to T rows: linear interpolation, or the mean over bins of BSN and G-TAD. `none`: not at
-    all; windows are T rows as they are, each half over the next, filled up with zeros (G-TAD on THUMOS14)."""
+    """For heads that see windows of T rows: how features are brought to them, by linear interpolation, or by the mean
+    over bins of BSN and G-TAD. `none`: not at all; windows are T rows as they are, each half over the next, filled up
+    with zeros (G-TAD on THUMOS14)."""
     row_step: int = 1
     """Use every n-th row of the features (G-TAD on THUMOS14's features of every frame: 5)."""
     unified: SolaModuleConfig | None = None
