@@ -32,6 +32,7 @@ import rich
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.utils.data import DataLoader
 
 from pipeline.terminal.notes import shows_progress
@@ -329,26 +330,20 @@ def _parameter_groups(
     Of each, what does not decay is a group of its own, if there is such.
     """
     assert learning_rates.keys() <= dict(model.named_children()).keys()
+    matrices = {id(module.weight) for module in model.modules() if isinstance(module, (nn.Linear, _ConvNd))}
+    by_part: dict[str, list[nn.Parameter]] = {name: [] for name in ("", *learning_rates)}
+    for name, parameter in model.named_parameters():
+        part = name.partition(".")[0]
+        if parameter.requires_grad:
+            by_part[part if part in learning_rates else ""].append(parameter)
     groups: list[dict[str, Any]] = []
-    for part in (None, *learning_rates):
-        rate = {} if part is None else {"lr": learning_rates[part]}
-        learned = [
-            parameter
-            for name, parameter in model.named_parameters()
-            if parameter.requires_grad
-            and (head if (head := name.partition(".")[0]) in learning_rates else None) == part
-        ]
-        spared = [parameter for parameter in learned if training.decay_only is not None and _is_vector(parameter)]
-        spared_ids = set(map(id, spared))
-        groups.append({"params": [parameter for parameter in learned if id(parameter) not in spared_ids], **rate})
+    for part, parameters in by_part.items():
+        rate = {"lr": learning_rates[part]} if part else {}
+        spared = [p for p in parameters if training.decay_only is not None and id(p) not in matrices]
+        groups.append({"params": [p for p in parameters if not spared or id(p) in matrices], **rate})
         if spared:
             groups.append({"params": spared, "weight_decay": 0.0, **rate})
     return groups
-
-
-def _is_vector(parameter: nn.Parameter) -> bool:
-    """A number a channel, in whatever shape: a bias, a scale, a weight of normalisation."""
-    return parameter.numel() == max(parameter.shape, default=1)
 
 
 def _accelerator(device: str, devices: int) -> str:

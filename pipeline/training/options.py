@@ -23,7 +23,8 @@ class TrainingConfig:
     weight_decay: float = 1e-4
     """Weight decay."""
     decay_only: Literal["matrices"] | None = None
-    """`matrices`: biases, scales and the weights of normalisation do not decay, as in ActionFormer. Left out: all do."""
+    """`matrices`: weights of linear layers and convolutions alone decay, not biases, normalisation and scales (as in
+    ActionFormer). Left out: all do."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """Optimiser."""
     momentum: float = 0.9

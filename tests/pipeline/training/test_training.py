@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pipeline.training.batches import EpochBatches, load_batches
-from pipeline.training.loop import Best, fit, lr_factor
+from pipeline.training.loop import Best, _build_optimizer, fit, lr_factor
 from pipeline.training.options import TrainingConfig
 from pipeline.training.places import Places
 
@@ -453,6 +453,29 @@ def test_more_devices_than_an_interactive_session_can_start(tmp_path: Path, monk
     monkeypatch.setattr("sys.ps1", ">>> ", raising=False)
     with pytest.raises(ValueError, match=r"training.devices is 2: .* an interactive session is neither"):
         train(tmp_path, replace(TRAINING, devices=2))
+
+
+def test_what_decays() -> None:
+    encoder, head = torch.nn.Sequential(torch.nn.Conv1d(2, 1, 1), torch.nn.LayerNorm(2)), torch.nn.Linear(2, 1)
+    model = torch.nn.ModuleDict({"encoder": encoder, "head": head})
+    options = replace(TRAINING, weight_decay=0.5, lr=1.0)
+
+    def groups(decay_only: Any) -> list[tuple[float, float, list[str]]]:
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        optimizer = _build_optimizer(model, replace(options, decay_only=decay_only), {"encoder": 0.1})
+        return [
+            (group["lr"], group["weight_decay"], [names[id(p)] for p in group["params"]])
+            for group in optimizer.param_groups
+        ]
+
+    of_encoder = ["encoder.0.weight", "encoder.0.bias", "encoder.1.weight", "encoder.1.bias"]
+    assert groups(None) == [(1.0, 0.5, ["head.weight", "head.bias"]), (0.1, 0.5, of_encoder)]
+    assert groups("matrices") == [
+        (1.0, 0.5, ["head.weight"]),
+        (1.0, 0.0, ["head.bias"]),
+        (0.1, 0.5, of_encoder[:1]),
+        (0.1, 0.0, of_encoder[1:]),
+    ]
 
 
 def test_lr_factor() -> None:
