@@ -25,8 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from reference_gtad import DirectSGAlign, convolution_weight  # noqa: E402
 
-from heads.cells import valid_cells  # noqa: E402
-from heads.sgalign import SGAlign  # noqa: E402
+from heads.sgalign import SGAlign, valid_cells  # noqa: E402
 
 SIZE, CHANNELS, OUTPUTS, BATCH = 100, 256, 512, 4
 
