@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, NamedTuple
 
-from heads.options import GTADOptions
+from heads.options import BMNOptions, GTADOptions
 
 
 class HeadEntry(NamedTuple):
@@ -25,4 +25,7 @@ class HeadEntry(NamedTuple):
 
 
 # A new head is a file here, its options in `heads.options`, and a line below.
-HEADS = {"gtad": HeadEntry(GTADOptions, "heads.gtad", "GTAD")}
+HEADS = {
+    "gtad": HeadEntry(GTADOptions, "heads.gtad", "GTAD"),
+    "bmn": HeadEntry(BMNOptions, "heads.bmn", "BMN"),
+}

@@ -9,39 +9,17 @@ The defaults are those of its ActivityNet variant; what its THUMOS14 code does o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heads.base import Proposals
-from heads.labels import boundary_scores, cell_ious, clip_segments
-from heads.losses import class_loss, iou_classification_loss, iou_regression_loss, node_loss
+from heads.cells import CellHead, MapConvolution, MapOutput
 from heads.options import GTADOptions
-from heads.sgalign import CONTEXT_BINS, INNER_BINS, SGAlign, valid_cells
+from heads.sgalign import CONTEXT_BINS, INNER_BINS, SGAlign
 
 NUM_NEIGHBOURS = 3
 GROUPS = 32
-CLASS_IOU = 0.5
-
-
-class GTADOutput(NamedTuple):
-    """Probabilities and, last, logits; maps are zero in the cells that would end after T."""
-
-    start: Tensor  # (B, T)
-    end: Tensor  # (B, T)
-    iou_reg: Tensor  # (B, D, T), trained by regression
-    iou_cls: Tensor  # (B, D, T), trained by classification
-    class_logits: Tensor | None  # (B, K, D, T)
-
-
-class GTADTargets(NamedTuple):
-    start: Tensor  # (B, T)
-    end: Tensor  # (B, T)
-    iou: Tensor  # (B, D, T)
-    label: Tensor  # (B, D, T) long, -1: no class
 
 
 def nearest_rows(feats_BCT: Tensor) -> Tensor:
@@ -98,30 +76,7 @@ class GCNeXt(nn.Module):
         return gather_rows(neighbour_BWT, nearest_rows(feats_BCT)) + self_BWT[..., None]
 
 
-class MapConvolution(nn.Module):
-    """A square convolution over the map (D, T) of which only the valid cells are held: (B, N, C) -> (B, N, C).
-
-    Cells that would end after T are zero, like what lies outside of the map. (The original has them filled with what
-    its convolutions make of the interval [0, 0], which leaks into the cells that end with the window.)
-    """
-
-    def __init__(self, channels: int, size: int, start_N: Tensor, duration_N: Tensor) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(channels, channels, size, padding=size // 2)
-        self.shape = (int(duration_N.max()) + 1, int(start_N.max()) + 1)
-        self.register_buffer("place", duration_N * self.shape[1] + start_N, persistent=False)
-        self.place: Tensor
-
-    def forward(self, cells_BNC: Tensor) -> Tensor:
-        batch, _, channels = cells_BNC.shape
-        # (B, N, C) -> (B, D * T, C) -> (B, C, D, T), channels last in memory
-        map_BMC = cells_BNC.new_zeros(batch, math.prod(self.shape), channels).index_copy(1, self.place, cells_BNC)
-        map_BCDT = self.convolution(map_BMC.view(batch, *self.shape, channels).movedim(-1, 1))
-        convolved_BMC: Tensor = map_BCDT.movedim(1, -1).flatten(1, 2)
-        return convolved_BMC.index_select(1, self.place)
-
-
-class GTAD(nn.Module):
+class GTAD(CellHead):
     """G-TAD on windows of T rows.
 
     Args:
@@ -143,6 +98,7 @@ class GTAD(nn.Module):
     """
 
     Options = GTADOptions
+    ANCHOR = (-0.5, 1.5)
 
     def __init__(
         self,
@@ -163,14 +119,17 @@ class GTAD(nn.Module):
         cls_pseudocount: int = 0,
         class_weight: float = 1.0,
     ) -> None:
-        super().__init__()
-        max_duration = num_snippets if max_duration is None else max_duration
-        _check_sizes(num_snippets, max_duration, hidden)
-        _check_variant(inner_bins, context_bins, map_kernel, longest_proposal)
-        self.num_snippets, self.max_duration, self.num_classes = num_snippets, max_duration, num_classes
+        super().__init__(
+            num_snippets=num_snippets,
+            max_duration=max_duration,
+            num_classes=num_classes,
+            reg_weight=reg_weight,
+            cls_weight=cls_weight,
+            class_weight=class_weight,
+            cls_pseudocount=cls_pseudocount,
+        )
+        _check_variant(hidden, inner_bins, context_bins, map_kernel, longest_proposal)
         self.peaks, self.longest_proposal = peaks, longest_proposal
-        self.reg_weight, self.cls_weight, self.class_weight = reg_weight, cls_weight, class_weight
-        self.cls_pseudocount = cls_pseudocount
 
         self.dropout = nn.Dropout(dropout)
         self.backbone1 = nn.Sequential(
@@ -183,107 +142,47 @@ class GTAD(nn.Module):
             hidden,
             2 * hidden,
             num_snippets=num_snippets,
-            max_duration=max_duration,
+            max_duration=self.max_duration,
             inner_bins=inner_bins,
             context_bins=context_bins,
         )
-        start_N, duration_N = valid_cells(num_snippets, max_duration)
+        duration_N, start_N = self.cell_duration, self.cell_start
         self.localize = nn.Sequential(
             nn.Linear(2 * hidden, hidden // 2),
             nn.ReLU(inplace=True),
-            _over_map(hidden // 2, map_kernel, start_N, duration_N),
+            _over_map(hidden // 2, map_kernel, duration_N, start_N),
             nn.ReLU(inplace=True),
-            _over_map(hidden // 2, map_kernel, start_N, duration_N),
+            _over_map(hidden // 2, map_kernel, duration_N, start_N),
             nn.ReLU(inplace=True),
             nn.Linear(hidden // 2, 2 + num_classes),
         )
-        self.register_buffer("cell_start", start_N, persistent=False)
-        self.register_buffer("cell_duration", duration_N, persistent=False)
-        self.cell_start: Tensor
-        self.cell_duration: Tensor
 
-    def forward(self, feats_BCT: Tensor) -> GTADOutput:
+    def forward(self, feats_BCT: Tensor) -> MapOutput:
         """Features (B, C, T) to boundary probabilities and maps."""
         # (B, C, T) -> (B, hidden, T)
         base_BCT = self.backbone1(self.dropout(feats_BCT))
         start_BT = self.start(base_BCT).squeeze(1).float().sigmoid()
         end_BT = self.end(base_BCT).squeeze(1).float().sigmoid()
-        # (B, hidden, T) -> (B, N cells, 2 + K) -> (B, 2 + K, D, T)
+        # (B, hidden, T) -> (B, N cells, 2 + K)
         nodes_BCT = self.backbone2(base_BCT)
         context_BCT = gather_rows(nodes_BCT, nearest_rows(nodes_BCT)).mean(dim=3)
         cells_BNK = self.localize(self.align(nodes_BCT.mT, context_BCT.mT)).float()
-        iou_B2DT = self._to_map(cells_BNK[..., :2].sigmoid())
-        logits_BKDT = self._to_map(cells_BNK[..., 2:]) if self.num_classes else None
-        return GTADOutput(start_BT, end_BT, iou_B2DT[:, 0], iou_B2DT[:, 1], logits_BKDT)
+        return self._output(start_BT, end_BT, cells_BNK)
 
-    def _to_map(self, cells_BNK: Tensor) -> Tensor:
-        """Values of the valid cells (B, N, K) at their places in a map (B, K, D, T)."""
-        batch, _, channels = cells_BNK.shape
-        map_BDTK = cells_BNK.new_zeros(batch, self.max_duration, self.num_snippets, channels)
-        map_BDTK[:, self.cell_duration, self.cell_start] = cells_BNK
-        return map_BDTK.movedim(-1, 1)
-
-    def _from_map(self, map_DT: Tensor) -> Tensor:
-        """Values of the valid cells (..., N) of a map (..., D, T)."""
-        return map_DT[..., self.cell_duration, self.cell_start]
-
-    def targets(self, segments: Sequence[Tensor], labels: Sequence[Tensor]) -> GTADTargets:
-        """Targets of a batch of windows, each with segments (N, 2) in rows and class indices (N,).
-
-        Segments are cut to the window. A cell has the label of the segment that it overlaps most, if its IoU with that
-        one is above 0.5; so one window can hold several classes.
-        """
-        windows = [self._window_targets(*window) for window in zip(segments, labels, strict=True)]
-        return GTADTargets(*(torch.stack(parts) for parts in zip(*windows, strict=True)))
-
-    def _window_targets(self, segments_N2: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        segments_N2, labels_N = segments_N2.to(self.cell_start.device), labels_N.to(self.cell_start.device)
-        segments_N2, labels_N = clip_segments(segments_N2.float(), labels_N, self.num_snippets)
-        start_T = boundary_scores(segments_N2[:, 0], self.num_snippets)
-        end_T = boundary_scores(segments_N2[:, 1], self.num_snippets)
-        iou_DT = start_T.new_zeros(self.max_duration, self.num_snippets)
-        label_DT = torch.full_like(iou_DT, -1, dtype=torch.long)
-        if len(segments_N2):
-            iou_DT, best_DT = cell_ious(segments_N2, self.num_snippets, self.max_duration).max(dim=0)
-            label_DT = labels_N[best_DT].where(iou_DT > CLASS_IOU, -1)
-        return start_T, end_T, iou_DT, label_DT
-
-    def loss(
-        self, output: GTADOutput, targets: GTADTargets, *, generator: torch.Generator | None = None
-    ) -> dict[str, Tensor]:
-        """`loss`, the weighted sum, and its parts unweighted; `generator` draws the cells of the regression loss."""
-        iou_BN = self._from_map(targets.iou)
-        node = node_loss(output.start, output.end, targets.start, targets.end)
-        reg = iou_regression_loss(self._from_map(output.iou_reg), iou_BN, generator)
-        cls = iou_classification_loss(self._from_map(output.iou_cls), iou_BN, pseudocount=self.cls_pseudocount)
-        weighted = node + self.reg_weight * reg + self.cls_weight * cls
-        parts = {"loss": weighted, "node": node, "reg": reg, "cls": cls}
-        if output.class_logits is not None:
-            logits_BNK = self._from_map(output.class_logits).mT
-            parts["class"] = class_loss(logits_BNK, self._from_map(targets.label))
-            parts["loss"] = parts["loss"] + self.class_weight * parts["class"]
-        return parts
-
-    def decode(self, output: GTADOutput) -> Proposals:
+    def decode(self, output: MapOutput) -> Proposals:
         """Every valid cell as a segment in rows; those that are no proposals have score 0.
 
-        The score is iou_cls * iou_reg, times the probability of the class. The original asks for an end below T, so
-        that no segment reaches the end of the video; here row T counts as a candidate end like the last row itself.
+        The score is iou_cls * iou_reg, times the probability of the class.
         """
-        end_N = self.cell_start + self.cell_duration + 1
         scores_BN = self._from_map(output.iou_cls * output.iou_reg)
         if self.peaks:
             candidate_start_BT = boundary_candidates(output.start, edge=0)
             candidate_end_BT = boundary_candidates(output.end, edge=-1)
-            last_N = end_N.clamp(max=self.num_snippets - 1)
-            scores_BN = scores_BN * (candidate_start_BT[:, self.cell_start] & candidate_end_BT[:, last_N])
+            candidate_BN = candidate_start_BT[:, self.cell_start] & candidate_end_BT[:, self.cell_end_row]
+            scores_BN = scores_BN * candidate_BN
         if self.longest_proposal is not None:
             scores_BN = scores_BN * (self.cell_duration < self.longest_proposal)
-        scores_BNK = scores_BN[..., None]
-        if output.class_logits is not None:
-            scores_BNK = scores_BNK * self._from_map(output.class_logits).mT.softmax(dim=2)
-        segments_N2 = torch.stack([self.cell_start, end_N], dim=1).to(scores_BNK.dtype)
-        return Proposals(segments_N2.expand(len(scores_BNK), -1, -1), scores_BNK)
+        return self._proposals(scores_BN, output.class_logits)
 
 
 def boundary_candidates(probability_BT: Tensor, *, edge: int) -> Tensor:
@@ -295,21 +194,18 @@ def boundary_candidates(probability_BT: Tensor, *, edge: int) -> Tensor:
     return candidate_BT
 
 
-def _over_map(channels: int, size: int, start_N: Tensor, duration_N: Tensor) -> nn.Module:
+def _over_map(channels: int, size: int, row_N: Tensor, column_N: Tensor) -> nn.Module:
     """A convolution over the map that keeps the channels; of size 1 it sees one cell at a time."""
     if size == 1:
         return nn.Linear(channels, channels)
-    return MapConvolution(channels, size, start_N, duration_N)
+    return MapConvolution(channels, size, row_N, column_N)
 
 
-def _check_sizes(num_snippets: int, max_duration: int, hidden: int) -> None:
-    if not 1 <= max_duration <= num_snippets:
-        raise ValueError(f"gtad: max_duration is {max_duration}; it must be between 1 and num_snippets={num_snippets}")
+def _check_variant(
+    hidden: int, inner_bins: int, context_bins: int, map_kernel: int, longest_proposal: int | None
+) -> None:
     if hidden < 2 * GROUPS or hidden % (2 * GROUPS):
         raise ValueError(f"gtad: hidden is {hidden}; it must be a multiple of {2 * GROUPS}, such as 128 or 256")
-
-
-def _check_variant(inner_bins: int, context_bins: int, map_kernel: int, longest_proposal: int | None) -> None:
     if inner_bins < 1 or context_bins < 1:
         raise ValueError(f"gtad: inner_bins is {inner_bins}, context_bins {context_bins}; both must be at least 1")
     if map_kernel < 1 or map_kernel % 2 == 0:

@@ -1,4 +1,4 @@
-"""What G-TAD's outputs should be for known segments (G-TAD, section 3.4; the targets are BMN's).
+"""What the outputs of G-TAD and BMN should be for known segments (BMN, section 4.2; G-TAD, section 3.4).
 
 Segments are in rows: a window of T rows spans [0, T], and cell (s, d) of the map is the segment [s, s+d+1].
 """
@@ -19,17 +19,19 @@ def cell_ious(segments_N2: Tensor, num_snippets: int, max_duration: int) -> Tens
     return overlap / union * (end_DT <= num_snippets)
 
 
-def boundary_scores(boundaries_N: Tensor, num_snippets: int) -> Tensor:
+def boundary_scores(boundaries_N: Tensor, num_snippets: int, *, anchor: tuple[float, float] = (-0.5, 1.5)) -> Tensor:
     """How much of each row's anchor (T,) lies in the region of a boundary, at most over the boundaries.
 
-    The anchor of row k is [k-0.5, k+1.5], the region of a boundary three rows around it.
+    The anchor of row k is [k-0.5, k+1.5] (G-TAD), or [k, k] with `anchor` added (BMN: (-0.5, 0.5)); the region of a
+    boundary is three rows around it.
     """
     if len(boundaries_N) == 0:
         return boundaries_N.new_zeros(num_snippets)
+    before, after = anchor
     row_T = torch.arange(num_snippets, device=boundaries_N.device)
     region_start, region_end = boundaries_N[:, None] - 1.5, boundaries_N[:, None] + 1.5
-    overlap_NT = torch.minimum(row_T + 1.5, region_end) - torch.maximum(row_T - 0.5, region_start)
-    return (overlap_NT.clamp(min=0) / 2).amax(dim=0)
+    overlap_NT = torch.minimum(row_T + after, region_end) - torch.maximum(row_T + before, region_start)
+    return (overlap_NT.clamp(min=0) / (after - before)).amax(dim=0)
 
 
 def clip_segments(segments_N2: Tensor, labels_N: Tensor, num_snippets: int) -> tuple[Tensor, Tensor]:

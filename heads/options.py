@@ -35,3 +35,23 @@ class GTADOptions:
     """Added to the numbers of positive and negative cells that this loss divides by (THUMOS14: 10)."""
     class_weight: float = 1.0
     """Weight of the loss on the action classes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BMNOptions:
+    """The BMN head (`heads.bmn`). Defaults are those of its public PyTorch code for ActivityNet."""
+
+    num_snippets: int = 100
+    """T: rows of a window."""
+    max_duration: int | None = None
+    """D: longest segment in rows. Left out: T."""
+    hidden: int = 256
+    """Channels of the base module."""
+    num_samples: int = 32
+    """N: samples that describe a segment and what lies beside it."""
+    reg_weight: float = 10.0
+    """Weight of the regression loss on the IoU map."""
+    cls_weight: float = 1.0
+    """Weight of the classification loss on the IoU map."""
+    class_weight: float = 1.0
+    """Weight of the loss on the action classes."""

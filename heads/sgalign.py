@@ -2,39 +2,22 @@
 
 G-TAD describes cell (s, d) of its map, the segment [s, s+d+1] in rows, by 32 bins of the backbone's features and 4 bins
 of the features of their graph neighbours, all over the extended interval [s-(d+1)/2, s+d+(d+1)/2]. A 1x1 convolution
-then reads the C*36 numbers of each cell. Built as written, the map takes C*36*D*T floats: 370 MB a video.
-
-But aligning is linear in the features, and its weights A depend only on T and D. So the order can be turned around:
-
-    conv(align(x))[cell] = sum_bin W_bin . (sum_t A[cell, bin, t] x_t) = sum_(t, bin) A[cell, bin, t] (W_bin . x_t)
-
-Apply every bin's slice of the convolution to the T rows first, which is one matrix product, then add up, for each cell,
-the some 150 of these T*36 vectors in which A is not zero. That sum is `SparseMap`; its backward is the transposed map.
+then reads the C*36 numbers of each cell. Built as written, the map takes C*36*D*T floats: 370 MB a video. It is never
+built (`heads.folding`); for each cell, some 150 of T*36 vectors are added up.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from heads.cells import valid_cells
+from heads.folding import Entries, SparseMap, folded_relu, sum_entries
 
 INNER_BINS = 32  # ActivityNet and HACS; THUMOS14: 16 and 16
 CONTEXT_BINS = 4
-
-
-def valid_cells(num_snippets: int, max_duration: int) -> tuple[Tensor, Tensor]:
-    """Starts and durations (two (N,) long tensors) of the cells whose segment [s, s+d+1] ends inside [0, T].
-
-    Durations vary slowest: cells that stand side by side read rows that stand side by side.
-    """
-    duration = torch.arange(max_duration)[:, None].expand(max_duration, num_snippets)
-    start = torch.arange(num_snippets).expand(max_duration, num_snippets)
-    valid = start + duration < num_snippets
-    return start[valid], duration[valid]
 
 
 def extended_intervals(start_N: Tensor, duration_N: Tensor) -> Tensor:
@@ -46,8 +29,8 @@ def extended_intervals(start_N: Tensor, duration_N: Tensor) -> Tensor:
     return torch.stack([start_N - margin, start_N + duration_N + margin], dim=1).double()
 
 
-def align_weights(intervals_N2: Tensor, num_bins: int, num_snippets: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Aligning as a sparse matrix: `(cell, column, weight)`, sorted, where column = row of the features * bins + bin.
+def align_weights(intervals_N2: Tensor, num_bins: int, num_snippets: int) -> Entries:
+    """Aligning as a sparse matrix of cells by columns, where column = row of the features * bins + bin.
 
     Align1D cuts an interval of length l (at least 1) into K bins, and each bin's value is the mean of f at the centres
     of g = ceil(l/K) equal parts of it: f at time t is the linear interpolation between rows floor(t) and floor(t)+1; it
@@ -67,76 +50,15 @@ def align_weights(intervals_N2: Tensor, num_bins: int, num_snippets: int) -> tup
     above = (below + 1).clamp(max=num_snippets - 1)
     fraction = time - below
 
-    columns = num_snippets * num_bins
-    keys = torch.cat([cell * columns + below * num_bins + bin_, cell * columns + above * num_bins + bin_])
+    columns = torch.cat([below * num_bins + bin_, above * num_bins + bin_])
     values = torch.cat([(1 - fraction) / parts, fraction / parts])
-    keys, place = torch.unique(keys[values > 0], return_inverse=True)
-    weights = torch.zeros(len(keys), dtype=torch.double).index_add_(0, place, values[values > 0])
-    return keys // columns, keys % columns, weights
+    return sum_entries(torch.cat([cell, cell]), columns, values, num_snippets * num_bins)
 
 
 def _ragged_arange(counts: Tensor) -> tuple[Tensor, Tensor]:
     """For counts (2, 3): owners (0, 0, 1, 1, 1) and positions (0, 1, 0, 1, 2)."""
     owner = torch.repeat_interleave(counts)
     return owner, torch.arange(len(owner)) - (counts.cumsum(0) - counts)[owner]
-
-
-class SparseMap(nn.Module):
-    """A constant sparse matrix A, applied to dense ones; its values are not part of the state dict.
-
-    `embedding_bag` is torch's fastest product of a sparse and a dense matrix on CPUs, ahead of sparse CSR tensors.
-    """
-
-    def __init__(self, row: Tensor, column: Tensor, weight: Tensor, shape: tuple[int, int]) -> None:
-        super().__init__()
-        self.num_rows = shape[0]
-        self._register("plain", row, column, weight, shape[0])
-        self._register("transposed", column, row, weight, shape[1])
-
-    def _register(self, form: str, row: Tensor, column: Tensor, weight: Tensor, num_rows: int) -> None:
-        order = row.argsort(stable=True)
-        offsets = F.pad(torch.bincount(row, minlength=num_rows).cumsum(0), (1, 0))
-        self.register_buffer(f"{form}_index", column[order].int(), persistent=False)
-        self.register_buffer(f"{form}_weight", weight[order].float(), persistent=False)
-        self.register_buffer(f"{form}_offset", offsets.int(), persistent=False)
-
-    def multiply(self, dense: Tensor, form: Literal["plain", "transposed"]) -> Tensor:
-        """A @ dense, or A's transpose @ dense; autograd does not see it."""
-        index, offset, weight = (getattr(self, f"{form}_{part}") for part in ("index", "offset", "weight"))
-        weight = weight.to(dense.dtype)
-        return F.embedding_bag(index, dense, offset, mode="sum", per_sample_weights=weight, include_last_offset=True)
-
-
-class _AlignedReLU(torch.autograd.Function):
-    """ReLU(A_inner @ inner + A_context @ context + bias), sample by sample.
-
-    The map is the largest thing in the network, so it is written once and saved once, for the ReLU's backward and for
-    the next layer's; what is as large beside it exists for one sample at a time.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, inner_BRO: Tensor, context_BRO: Tensor, bias: Tensor, inner_map: SparseMap, context_map: SparseMap
-    ) -> Tensor:
-        out_BNO = inner_BRO.new_empty(len(inner_BRO), inner_map.num_rows, len(bias))
-        for out_NO, inner_RO, context_RO in zip(out_BNO, inner_BRO, context_BRO, strict=True):
-            aligned_NO = inner_map.multiply(inner_RO, "plain").add_(context_map.multiply(context_RO, "plain"))
-            torch.clamp_min(aligned_NO.add_(bias), 0, out=out_NO)
-        ctx.inner_map, ctx.context_map = inner_map, context_map
-        ctx.save_for_backward(out_BNO)
-        return out_BNO
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_BNO: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        (out_BNO,) = ctx.saved_tensors
-        samples = []
-        for out_NO, grad_NO in zip(out_BNO, grad_BNO, strict=True):
-            grad_NO = torch.ops.aten.threshold_backward(grad_NO, out_NO, 0)
-            inner_RO = ctx.inner_map.multiply(grad_NO, "transposed")
-            samples.append((inner_RO, ctx.context_map.multiply(grad_NO, "transposed"), grad_NO.sum(dim=0)))
-        inner, context, bias = zip(*samples, strict=True)
-        return torch.stack(inner), torch.stack(context), torch.stack(bias).sum(dim=0), None, None
 
 
 class SGAlign(nn.Module):
@@ -179,11 +101,9 @@ class SGAlign(nn.Module):
         inner_BRO = self.inner(feats_BTC).view(batch, -1, self.out_channels)
         context_BRO = self.context(context_BTC).view(batch, -1, self.out_channels)
         # (B, T * bins, O) -> (B, N, O)
-        bias = self.bias.to(inner_BRO.dtype)
-        cells_BNO: Tensor = _AlignedReLU.apply(inner_BRO, context_BRO, bias, self.inner_map, self.context_map)
-        return cells_BNO
+        return folded_relu([inner_BRO, context_BRO], [self.inner_map, self.context_map], self.bias)
 
 
 def _align_map(intervals_N2: Tensor, num_bins: int, num_snippets: int) -> SparseMap:
-    cell, column, weight = align_weights(intervals_N2, num_bins, num_snippets)
-    return SparseMap(cell, column, weight, (len(intervals_N2), num_snippets * num_bins))
+    entries = align_weights(intervals_N2, num_bins, num_snippets)
+    return SparseMap(entries, (len(intervals_N2), num_snippets * num_bins))

@@ -15,8 +15,8 @@ from reference_gtad import iou_map
 from torch import Tensor
 
 from heads import HEADS
-from heads.gtad import GTAD, GCNeXt, GTADOutput, MapConvolution, boundary_candidates, nearest_rows
-from heads.sgalign import valid_cells
+from heads.cells import MapConvolution, MapOutput, valid_cells
+from heads.gtad import GTAD, GCNeXt, boundary_candidates, nearest_rows
 
 
 def small(**kwargs: int | bool) -> GTAD:
@@ -24,12 +24,12 @@ def small(**kwargs: int | bool) -> GTAD:
     return GTAD(8, **{"num_snippets": 12, "hidden": 64, **kwargs})
 
 
-def constant_output(head: GTAD, start: list[float], end: list[float], logits: Tensor | None = None) -> GTADOutput:
+def constant_output(head: GTAD, start: list[float], end: list[float], logits: Tensor | None = None) -> MapOutput:
     """An output with random maps and the given boundaries, B = 1."""
     generator = torch.Generator().manual_seed(0)
     shape = (1, head.max_duration, head.num_snippets)
     maps = [torch.rand(shape, generator=generator) for _ in range(2)]
-    return GTADOutput(torch.tensor([start]), torch.tensor([end]), *maps, logits)
+    return MapOutput(torch.tensor([start]), torch.tensor([end]), *maps, logits)
 
 
 @pytest.mark.parametrize(("channels", "expected"), [(400, 5_563_268), (2048, 5_879_684)])
@@ -98,7 +98,7 @@ def test_refuses_sizes_it_cannot_have(kwargs: dict[str, int], message: str) -> N
 def test_a_map_convolution_sees_zeros_where_there_is_no_cell() -> None:
     torch.manual_seed(0)
     start_N, duration_N = valid_cells(7, 4)
-    module, cells_BNC = MapConvolution(5, 3, start_N, duration_N), torch.randn(2, len(start_N), 5, requires_grad=True)
+    module, cells_BNC = MapConvolution(5, 3, duration_N, start_N), torch.randn(2, len(start_N), 5, requires_grad=True)
     expected = torch.zeros_like(cells_BNC)
     weight, bias = module.convolution.weight, module.convolution.bias
     places = list(zip(duration_N.tolist(), start_N.tolist(), strict=True))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from reference_gtad import DirectSGAlign, align1d, cell_interval, convolution_weight
 from torch import Tensor
 
-from heads.sgalign import SGAlign, align_weights, extended_intervals, valid_cells
+from heads.cells import valid_cells
+from heads.sgalign import SGAlign, align_weights, extended_intervals
 
 GOLDEN = [
     ((-0.5, 9.5), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),

@@ -19,23 +19,29 @@ from annotation_files import (
 )
 
 from encoders import ENCODERS
+from heads.options import BMNOptions
 from pipeline import cli
 from pipeline.commands.extract.options import ExtractConfig, SamplingConfig
+from pipeline.commands.localize.options import LocalizeConfig
 from pipeline.commands.lofi_train.options import LofiTrainConfig
 from pipeline.commands.sola.options import SolaConfig
 from pipeline.data.annotations import AMBIGUOUS, Segment, Video
 from pipeline.data.features import FeatureStore, StoreHeader
 from pipeline.data.snippets import Timeline
+from pipeline.detection.options import PostConfig
 from pipeline.options import flags
 from pipeline.training.loop import lr_factor
 
 CONFIGS = Path(cli.__file__).parents[1] / "configs"
 Write = Callable[[Path, Sequence[Video]], Path]
 
-SMALL = [
-    *("--gtad.num_snippets", "16", "--gtad.max_duration", "8", "--gtad.hidden", "64", "--gtad.inner_bins", "4"),
-    *("--gtad.context_bins", "2", "--training.epochs", "1", "--training.device", "cpu"),
-]
+SMALL = {
+    "gtad": [
+        *("--gtad.num_snippets", "16", "--gtad.max_duration", "8", "--gtad.hidden", "64", "--gtad.inner_bins", "4"),
+        *("--gtad.context_bins", "2"),
+    ],
+    "bmn": ["--bmn.num_snippets", "16", "--bmn.max_duration", "8", "--bmn.hidden", "16", "--bmn.num_samples", "4"],
+}
 DURATION = 20.0
 CLASSES = {"Surfing", "Ballet", "Diving", "Shotput"}
 
@@ -59,6 +65,7 @@ CASES: list[tuple[str, Write, Callable[[int], Video], int, float]] = [
     ("activitynet/localize_gtad_tsp", write_bsn, activitynet, 512, 16 / 15),
     ("activitynet/localize_gtad_i3d", write_bsn, activitynet, 2048, 16 / 25),
     ("activitynet/localize_lofi", write_bsn, activitynet, 512, DURATION / 100),
+    ("activitynet/localize_bmn_tsn", write_bsn, activitynet, 400, DURATION / 100),
     ("hacs/localize_gtad_i3d", write_hacs, activitynet, 2048, 0.5),
     ("thumos14/localize_gtad_tsn", write_thumos14_tables, thumos14, 2048, 1 / 30),
     ("thumos14/localize_gtad_tsp", write_thumos14_tables, thumos14, 512, 1 / 15),
@@ -86,7 +93,8 @@ def test_every_config_trains_on_what_it_is_for(
     annotations = write(tmp_path / "annotations", videos)
     features = write_store(tmp_path / "store", videos, channels, stride)
     words = ["--features", str(features), "--annotations", str(annotations), "--out", str(tmp_path / "run")]
-    assert cli.main(["localize", "--config", config, *words, *SMALL]) == 0
+    small = [*SMALL["bmn" if "bmn" in config else "gtad"], "--training.epochs", "1", "--training.device", "cpu"]
+    assert cli.main(["localize", "--config", config, *words, *small]) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["tiou"] == ([0.3, 0.4, 0.5, 0.6, 0.7] if "thumos" in config else list(np.arange(50, 100, 5) / 100))
     results = json.loads((tmp_path / "run" / "detections.json").read_text())["results"]
@@ -116,6 +124,18 @@ def test_lofi_on_activitynet_has_the_papers_numbers() -> None:
     extraction = flags.parse("extract", ExtractConfig, [*words, "activitynet/extract_tsm_r18"])
     sampling = SamplingConfig(num_frames=config.num_frames, frame_stride=config.frame_stride, num_snippets=100)
     assert (extraction.encoder, extraction.sampling) == (config.encoder, sampling)
+
+
+def test_bmn_on_activitynet_has_the_numbers_of_its_public_code() -> None:
+    words = ["--features", "STORE", "--annotations", "GT.json", "--out", "RUN"]
+    config = flags.parse("localize", LocalizeConfig, [*words, "--config", "activitynet/localize_bmn_tsn"])
+    assert config.head == "bmn"
+    assert config.bmn == BMNOptions()
+    assert config.post == PostConfig(nms="bmn", sigma=0.4, max_detections=100, min_score=0.0, window=1000)
+    training = config.training
+    assert (training.optimizer, training.lr, training.weight_decay, training.batch_size) == ("adam", 1e-3, 1e-4, 16)
+    assert [lr_factor(training, epoch) for epoch in range(training.epochs)] == [1.0] * 7 + [pytest.approx(0.1)] * 2
+    assert training.keep == "last"
 
 
 # --- SoLa -------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from encoders.sola import SoLa
-from heads.options import GTADOptions
+from heads.options import BMNOptions, GTADOptions
 from pipeline.commands.evaluate.command import evaluate
 from pipeline.commands.evaluate.options import EvaluateConfig
 from pipeline.commands.localize import command as localize
@@ -70,24 +70,38 @@ def make_videos(num_train: int = 6, num_val: int = 2, labels: Sequence[str] = LA
     ]
 
 
-def small_config(folder: Path, epochs: int = 1) -> LocalizeConfig:
-    return with_head(LocalizeConfig, "gtad")(
+SMALL = {"gtad": GTADOptions(num_snippets=20, hidden=64), "bmn": BMNOptions(num_snippets=20, hidden=64, num_samples=8)}
+
+
+def small_config(folder: Path, epochs: int = 1, head: str = "gtad") -> LocalizeConfig:
+    return with_head(LocalizeConfig, head)(
         features=folder / "store",
         annotations=folder / "annotations.json",
         out=folder / "run",
-        gtad=GTADOptions(num_snippets=20, hidden=64),
+        head=head,
+        **{head: SMALL[head]},
         training=TrainingConfig(epochs=epochs, batch_size=4, lr=2e-3, lr_steps=(), device="cpu", num_workers=0),
         tiou=(0.5, 0.75),
     )
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> LocalizeConfig:
-    """Options for a store and annotations that are there and good."""
-    config = small_config(tmp_path)
+def with_input(config: LocalizeConfig) -> LocalizeConfig:
+    """The same, after a store and annotations that are good have been written."""
     write_annotations(config.annotations, make_videos())
     write_store(config.features, make_videos())
     return config
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> LocalizeConfig:
+    """Options for a store and annotations that are there and good."""
+    return with_input(small_config(tmp_path))
+
+
+@pytest.fixture(params=SMALL)
+def config_of_each_head(request: pytest.FixtureRequest, tmp_path: Path) -> LocalizeConfig:
+    """The same for each head."""
+    return with_input(small_config(tmp_path, head=request.param))
 
 
 def notes_of(config: LocalizeConfig, capsys: pytest.CaptureFixture[str]) -> str:
@@ -103,9 +117,9 @@ def metrics_of(config: LocalizeConfig) -> dict[str, Any]:
 # --- The whole stage --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> LocalizeConfig:
-    config = small_config(tmp_path_factory.mktemp("localize"), epochs=10)
+@pytest.fixture(scope="module", params=SMALL)
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LocalizeConfig:
+    config = small_config(tmp_path_factory.mktemp("localize"), epochs=10, head=request.param)
     videos = make_videos(24, 8)
     write_annotations(config.annotations, videos)
     write_store(config.features, videos)
@@ -163,6 +177,32 @@ def test_a_finished_run_is_not_repeated(finished: LocalizeConfig, capsys: pytest
 def test_other_options_are_refused(finished: LocalizeConfig) -> None:
     with pytest.raises(ValueError, match=r"post.sigma: 0.8 there, 0.5 now"):
         localize.run(replace(finished, post=replace(finished.post, sigma=0.5)))
+
+
+@pytest.mark.parametrize("killed_at", [1, 3, 5])  # an epoch has two training steps, and validates in one
+def test_a_run_that_was_killed_while_training_ends_with_the_same_weights(
+    config_of_each_head: LocalizeConfig, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    config = replace(config_of_each_head, training=replace(config_of_each_head.training, epochs=2))
+    losses, steps = localize._losses, itertools.count()
+
+    def until_killed(*arguments: Any) -> dict[str, torch.Tensor]:
+        if next(steps) == killed_at:
+            raise OSError("killed")
+        return losses(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(localize, "_losses", until_killed)
+        with pytest.raises(OSError, match="killed"):
+            localize.run(config)
+    torch.manual_seed(99)
+    assert not localize.run(config).failed
+    whole = replace(config, out=config.out.parent / "whole")
+    assert not localize.run(whole).failed
+    weights, expected = (load_file(run.out / "head.safetensors") for run in (config, whole))
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], weight) for name, weight in expected.items())
+    assert found_in(config.out / "detections.json") == found_in(whole.out / "detections.json")
 
 
 def test_a_run_that_was_killed_while_detecting_ends_the_same(
@@ -309,8 +349,8 @@ def test_a_row_step_below_one() -> None:
         with_head(LocalizeConfig, "gtad")(features=Path("a"), annotations=Path("b"), out=Path("c"), row_step=0)
 
 
-def test_a_sola_module_trained_with_the_head_belongs_to_the_run(config: LocalizeConfig) -> None:
-    config = replace(config, unified=SolaModuleConfig(hidden=16, kernel_size=3))
+def test_a_sola_module_trained_with_the_head_belongs_to_the_run(config_of_each_head: LocalizeConfig) -> None:
+    config = replace(config_of_each_head, unified=SolaModuleConfig(hidden=16, kernel_size=3))
     assert not localize.run(config).failed
     run = load_run(config.out)
     assert isinstance(run.head, UnifiedHead)

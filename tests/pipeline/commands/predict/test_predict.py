@@ -13,7 +13,7 @@ import pytest
 import torch
 from found import found_in
 
-from heads.options import GTADOptions
+from heads.options import BMNOptions, GTADOptions
 from pipeline.commands.extract import command as extract
 from pipeline.commands.extract.options import ExtractConfig, SamplingConfig
 from pipeline.commands.localize import command as localize
@@ -139,6 +139,25 @@ def test_a_run_moved_elsewhere_finds_the_same(data: Path, tmp_path: Path) -> Non
         (data / "away").rename(data / "run")
         (data / "store away").rename(data / "store")
     assert (tmp_path / "there.json").read_bytes() == (tmp_path / "here.json").read_bytes()
+
+
+def test_a_moved_run_of_bmn_finds_what_localize_found(data: Path, tmp_path: Path) -> None:
+    options = with_head(LocalizeConfig, "bmn")(
+        features=data / "store",
+        annotations=data / "annotations.json",
+        out=tmp_path / "run",
+        head="bmn",
+        bmn=BMNOptions(num_snippets=16, hidden=16, num_samples=8),
+        training=TrainingConfig(epochs=1, batch_size=4, num_workers=0, device="cpu"),
+        post=PostConfig(max_detections=300, nms="none", min_score=0.0),  # every cell of either class
+    )
+    assert not localize.run(options).failed
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    assert not run_predict(data, tmp_path / "found.json", run=tmp_path / "elsewhere").failed
+    found, expected = (found_in(tmp_path / name) for name in ("found.json", "elsewhere/detections.json"))
+    for video_id, detections in expected.items():
+        assert len(detections) == 2 * 16 * 17 / 2
+        assert by_segment(found[video_id]) == pytest.approx(by_segment(detections), rel=1e-4)
 
 
 def test_a_run_on_refined_features_refines_those_of_new_videos(data: Path, tmp_path: Path) -> None:
