@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, NamedTuple
 
-from heads.options import BMNOptions, GTADOptions
+from heads.options import ActionFormerOptions, BMNOptions, GTADOptions
 
 
 class HeadEntry(NamedTuple):
@@ -28,4 +28,5 @@ class HeadEntry(NamedTuple):
 HEADS = {
     "gtad": HeadEntry(GTADOptions, "heads.gtad", "GTAD"),
     "bmn": HeadEntry(BMNOptions, "heads.bmn", "BMN"),
+    "actionformer": HeadEntry(ActionFormerOptions, "heads.actionformer", "ActionFormer"),
 }

@@ -55,3 +55,44 @@ class BMNOptions:
     """Weight of the classification loss on the IoU map."""
     class_weight: float = 1.0
     """Weight of the loss on the action classes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionFormerOptions:
+    """The ActionFormer head (`heads.actionformer`). Defaults are those of its authors for THUMOS14 with I3D."""
+
+    crop_rows: int = 2304
+    """Rows of a video that training sees at most; of a longer one, so many from a place drawn anew in every epoch."""
+    hidden: int = 512
+    """Channels of all levels (ActivityNet: 256)."""
+    num_heads: int = 4
+    """Heads of the attention; they share the channels."""
+    num_levels: int = 6
+    """Levels of the pyramid, each with half the rows of the one before (Ego4D: 8)."""
+    window: int = 19
+    """Rows of its level that a row attends to, odd (ActivityNet: 7; EPIC-Kitchens, Ego4D: 9). 0: all."""
+    last_window: int | None = None
+    """The same on the last level (ActivityNet: 0). Left out: as on the others."""
+    position_rows: int = 0
+    """Rows of the table of positions that is added to the features, stretched over longer sequences (ActivityNet: 192;
+    Ego4D: 1024). 0: none is added."""
+    dropout: float = 0.0
+    """Dropout inside the transformer blocks (Ego4D: 0.1)."""
+    drop_path: float = 0.1
+    """Probability that a branch of a block is left out, for a video in training."""
+    range_ratio: float = 2.0
+    """The greatest over the least distance of a segment's further end at a level; above 2 levels overlap
+    (EPIC-Kitchens, Ego4D: 4)."""
+    label_smoothing: float = 0.0
+    """How far class targets are moved from 0 and 1 towards 1/(K+1) (ActivityNet: 0.1)."""
+    reg_weight: float = 1.0
+    """Weight of the regression loss (ActivityNet: 2)."""
+    initial_positives: float = 100.0
+    """What the running number of positive points, which the losses are divided by, begins with (ActivityNet: 200;
+    EPIC-Kitchens: 250)."""
+    most_per_level: int = 2000
+    """Pairs of point and class that a level proposes at most (EPIC-Kitchens, Ego4D: 5000)."""
+    min_score: float = 0.001
+    """Pairs that do not score higher are not proposed."""
+    min_length: float = 0.05
+    """Segments that are not longer, in rows, are not proposed (ActivityNet: 0.001)."""

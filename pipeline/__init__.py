@@ -50,6 +50,7 @@ HOMES = {
     "SolaRun": "pipeline.commands.sola.command",
     "Store": "pipeline.data.features.outcome",
     # Options that stand within others.
+    "ActionFormerOptions": "heads.options",
     "BMNOptions": "heads.options",
     "GTADOptions": "heads.options",
     "LinearEvaluationConfig": "pipeline.commands.analyze.options",

@@ -25,7 +25,7 @@ from pipeline.training.options import TrainingConfig
 from synth.scenes import write_dataset
 
 PUBLIC = [
-    "Analysis", "BMNOptions", "DemoRun", "Description", "Detection", "DetectionMetrics", "Detections", "EncoderRun",
+    "ActionFormerOptions", "Analysis", "BMNOptions", "DemoRun", "Description", "Detection", "DetectionMetrics", "Detections", "EncoderRun",
     "Failure", "GTADOptions", "LinearEvaluationConfig", "Outcome", "PostConfig", "Predicted", "Prediction",
     "Predictions", "ProposalMetrics", "Run", "SamplingConfig", "SolaModuleConfig", "SolaRun", "Store",
     "SynthesisConfig", "TrainingConfig", "analyze", "bsp_synth", "demo", "describe", "evaluate", "extract",

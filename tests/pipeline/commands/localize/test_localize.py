@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from encoders.sola import SoLa
-from heads.options import BMNOptions, GTADOptions
+from heads.options import ActionFormerOptions, BMNOptions, GTADOptions
 from pipeline.commands.evaluate.command import evaluate
 from pipeline.commands.evaluate.options import EvaluateConfig
 from pipeline.commands.localize import command as localize
@@ -70,7 +70,11 @@ def make_videos(num_train: int = 6, num_val: int = 2, labels: Sequence[str] = LA
     ]
 
 
-SMALL = {"gtad": GTADOptions(num_snippets=20, hidden=64), "bmn": BMNOptions(num_snippets=20, hidden=64, num_samples=8)}
+SMALL = {
+    "gtad": GTADOptions(num_snippets=20, hidden=64),
+    "bmn": BMNOptions(num_snippets=20, hidden=64, num_samples=8),
+    "actionformer": ActionFormerOptions(hidden=32, num_heads=2, num_levels=4, window=5, crop_rows=60, drop_path=0.0),
+}
 
 
 def small_config(folder: Path, epochs: int = 1, head: str = "gtad") -> LocalizeConfig:

@@ -1,0 +1,76 @@
+"""Layers on padded batches of sequences (B, C, T), with a mask (B, T) that tells rows from padding.
+
+What the layers make of a sequence does not depend on how much padding there is behind it.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def masked(feats_BCT: Tensor, valid_BT: Tensor, fill: float = 0.0) -> Tensor:
+    """`feats_BCT` with the padding set to `fill`, whatever it held."""
+    return feats_BCT.masked_fill(~valid_BT[:, None], fill)
+
+
+class MaskedConv1d(nn.Module):
+    """A convolution of odd size that sees zeros outside of each sequence, and leaves zeros there.
+
+    With stride s, row i of the result is centred at row s·i: (B, C, T) -> (B, C', ceil(T/s)), with the mask to it.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, size: int, *, stride: int = 1, groups: int = 1, bias: bool = True
+    ) -> None:
+        super().__init__()
+        assert size % 2 == 1
+        self.stride = stride
+        self.convolution = nn.Conv1d(
+            in_channels, out_channels, size, stride=stride, padding=size // 2, groups=groups, bias=bias
+        )
+
+    def forward(self, feats_BCT: Tensor, valid_BT: Tensor) -> tuple[Tensor, Tensor]:
+        strided_BT = valid_BT[:, :: self.stride]
+        return masked(self.convolution(masked(feats_BCT, valid_BT)), strided_BT), strided_BT
+
+
+class MaskedMaxPool(nn.Module):
+    """The greatest of three rows at every second one, (B, C, T) -> (B, C, ceil(T/2)); padding takes no part."""
+
+    def forward(self, feats_BCT: Tensor, valid_BT: Tensor) -> tuple[Tensor, Tensor]:
+        strided_BT = valid_BT[:, ::2]
+        pooled_BCT = F.max_pool1d(masked(feats_BCT, valid_BT, -torch.inf), 3, stride=2, padding=1)
+        return masked(pooled_BCT, strided_BT), strided_BT
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation of each row over its channels, (B, C, T) kept."""
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, feats_BCT: Tensor) -> Tensor:
+        return F.layer_norm(feats_BCT.mT, self.weight.shape, self.weight, self.bias, self.eps).mT
+
+
+class MaskedConvs(nn.Module):
+    """Convolutions of size 3, each with normalisation and ReLU behind it, (B, widths[0], T) -> (B, widths[-1], T)."""
+
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        pairs = list(itertools.pairwise(widths))
+        # The normalisation has a bias.
+        self.convolutions = nn.ModuleList(MaskedConv1d(before, after, 3, bias=False) for before, after in pairs)
+        self.norms = nn.ModuleList(ChannelNorm(after) for _, after in pairs)
+
+    def forward(self, feats_BCT: Tensor, valid_BT: Tensor) -> Tensor:
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            feats_BCT = F.relu(norm(convolution(feats_BCT, valid_BT)[0]))
+        return masked(feats_BCT, valid_BT)
