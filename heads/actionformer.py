@@ -291,7 +291,8 @@ class ActionFormer(nn.Module):
         """The best (point, class) pairs of each level as segments (B, N, 2) in rows with scores (B, N) and classes.
 
         The score is the probability of the class. Segments may reach beyond either end of the sequence. N is at most
-        `num_levels` times `most_per_level`; pairs that are not proposed have score 0.
+        `num_levels` times `most_per_level` for each `crop_rows` rows begun, so that of a long recording as much is
+        proposed as of its parts; pairs that are not proposed have score 0.
         """
         scores_BPK = output.logits.sigmoid() * output.valid[..., None]
         distances_BP2 = output.offsets * output.points.stride[:, None]
@@ -301,7 +302,7 @@ class ActionFormer(nn.Module):
             scores_BPK,
             segments_BP2[:, :, None],
             output.points.sizes,
-            most=self.most_per_level,
+            most=self.most_per_level * math.ceil(output.points.sizes[0] / self.crop_rows),
             min_score=self.min_score,
             min_length=self.min_length,
         )

@@ -91,7 +91,8 @@ class ActionFormerOptions:
     """What the running number of positive points, which the losses are divided by, begins with (ActivityNet: 200;
     EPIC-Kitchens: 250)."""
     most_per_level: int = 2000
-    """Pairs of point and class that a level proposes at most (EPIC-Kitchens, Ego4D: 5000)."""
+    """Pairs of point and class that a level proposes at most, for each `crop_rows` rows begun (EPIC-Kitchens, Ego4D:
+    5000)."""
     min_score: float = 0.001
     """Pairs that do not score higher are not proposed."""
     min_length: float = 0.05

@@ -185,6 +185,7 @@ def localize(
     fusion: Literal["top2", "top1-share"] = ...,
     post: PostConfig | Mapping[str, Any] = ...,
     tiou: Sequence[float] = ...,
+    min_steps: int | None = ...,
     training: TrainingConfig | Mapping[str, Any] = ...,
     gtad: GTADOptions | Mapping[str, Any] = ...,
     bmn: BMNOptions | Mapping[str, Any] = ...,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ HEAD, HEAD_WEIGHTS, ENCODER = "head.json", "head.safetensors", "encoder.json"
 
 PROPOSAL = "action"  # the label of segments without a class
 
-# Scored (cell, class) pairs of a window that soft-NMS gets to see.
+# Scored (cell, class) pairs of a window that soft-NMS gets to see, of heads that score every class of every cell.
 CANDIDATES = 2000
 WINDOWS_AT_A_TIME = 16
 
@@ -194,7 +195,7 @@ def detect(run: LocalizeRun, features_TC: FeatureArray, timeline: Timeline, dura
 
 
 def detect_all(run: LocalizeRun, videos: Iterable[FeatureRows], *, classes: bool = True) -> Iterator[list[Detection]]:
-    """What a run finds in each video, best first: at most `post.max_detections` over all classes.
+    """What a run finds in each video, best first: over all classes at most as many as `post.most` says.
 
     Several videos go through the head and through soft-NMS together. The head runs where its weights lie. Without
     `classes`, segments have the sum of their classes' scores and the label `PROPOSAL`.
@@ -202,9 +203,10 @@ def detect_all(run: LocalizeRun, videos: Iterable[FeatureRows], *, classes: bool
     labels = run.labels if classes else (PROPOSAL,)
     for group in _groups(run, videos):
         cells = [_best_cells(run, batch, classes) for batch in _batches(run, group)]
-        found = _suppress(_by_video(cells, group), run.post, run.post.max_detections)
+        most = [run.post.most(video.duration) for video, _ in group]
+        found = _suppress(_by_video(cells, group), run.post, max(most))
         for number, (video, _) in enumerate(group):
-            yield _detections(run, labels, video.duration, Cells(*(column[number] for column in found)))
+            yield _detections(run, labels, video.duration, Cells(*(column[number, : most[number]] for column in found)))
 
 
 class Cells(NamedTuple):
@@ -276,7 +278,8 @@ def _best_cells(run: LocalizeRun, batch: list[_WindowOfVideo], classes: bool) ->
 def _best_pairs(found: Proposals | ScoredSegments, classes: bool) -> ScoredSegments:
     """The best pairs of a segment and a class; without `classes`, segments with the sum of their classes' scores."""
     if isinstance(found, ScoredSegments):
-        scores_BM, place_BM = found.scores.topk(min(CANDIDATES, found.scores.shape[1]))
+        # The head has chosen; those of score 0 are none.
+        scores_BM, place_BM = found.scores.topk(int((found.scores > 0).sum(dim=1).max()))
         labels_BM = found.labels if classes else torch.zeros_like(found.labels)
         segments_BM2 = found.segments.gather(1, place_BM[..., None].expand(-1, -1, 2))
         return ScoredSegments(segments_BM2, scores_BM, labels_BM.gather(1, place_BM))
@@ -304,9 +307,13 @@ def _features(run: LocalizeRun, batch: list[_WindowOfVideo]) -> Tensor:
 
 def _by_video(cells: Sequence[Cells], group: _Group) -> Cells:
     """What all windows of a video found, side by side: (V, M), padded with scores of zero."""
-    sizes = [len(windows) for _, windows in group]
-    columns = (torch.split(torch.cat(parts), sizes) for parts in zip(*cells, strict=True))
-    return Cells(*(pad_sequence([part.flatten(0, 1) for part in column], batch_first=True) for column in columns))
+    ends = np.cumsum([len(windows) for _, windows in group]).tolist()
+    columns = []
+    for parts in zip(*cells, strict=True):
+        of_windows = [window for part in parts for window in part]  # (M,) or (M, 2), M of each batch its own
+        of_videos = [torch.cat(of_windows[first:end]) for first, end in pairwise([0, *ends])]
+        columns.append(pad_sequence(of_videos, batch_first=True))
+    return Cells(*columns)
 
 
 def _suppress(cells: Cells, post: PostConfig, keep: int) -> Cells:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,9 @@ class PostConfig:
     """Width of the Gaussian (G-TAD on ActivityNet: 0.8; LoFi: 0.84); alpha of the BMN variant (0.4)."""
     max_detections: int = 100
     """Detections kept for a video (THUMOS14: 200); times the classes that `fusion` gives each of them."""
+    per_minute: float | None = None
+    """Detections kept for each minute of a video, where that makes more than `max_detections`: a long recording keeps
+    what its parts would. Left out: `max_detections`, however long the video is."""
     max_per_window: int | None = None
     """Soft-NMS also within each window, first, and this many go on (G-TAD on THUMOS14: 200). Left out: all."""
     min_score: float = 1e-4
@@ -23,3 +27,7 @@ class PostConfig:
     window: float = 300.0
     """Seconds that one pass sees at most; longer videos are cut into windows that overlap by half. Without meaning for
     `rescale: none`, and for heads that see videos whole."""
+
+    def most(self, duration: float) -> int:
+        """How many detections a video of this many seconds keeps."""
+        return max(self.max_detections, math.ceil((self.per_minute or 0.0) * duration / 60))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -58,6 +59,19 @@ class TrainingConfig:
         for name in ("epochs", "batch_size", "accumulate", "devices"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name} is {getattr(self, name)}; it must be at least 1")
+
+    def of_at_least(self, min_steps: int, num_samples: int) -> TrainingConfig:
+        """The same with as many epochs of `num_samples` samples as make so many optimiser steps, if these are more.
+
+        What is told in epochs, `lr_steps` and `warmup_epochs`, is stretched alike.
+        """
+        steps_per_epoch = math.ceil(num_samples / self.step_size)
+        epochs = math.ceil(min_steps / steps_per_epoch)
+        if epochs <= self.epochs:
+            return self
+        stretch = epochs / self.epochs
+        lr_steps = tuple(round(step * stretch) for step in self.lr_steps)
+        return replace(self, epochs=epochs, lr_steps=lr_steps, warmup_epochs=self.warmup_epochs * stretch)
 
     @property
     def step_size(self) -> int:

@@ -12,6 +12,7 @@ beside what every run folder holds (`pipeline.training.run_folder`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -221,6 +222,9 @@ def _train(config: LocalizeConfig, data: LocalizeData, localizer: LocalizeRun) -
             f"its video; {cure}"
         )
     training = config.training
+    if config.min_steps is not None:
+        training = training.of_at_least(config.min_steps, len(train))
+        remark(f"{len(train)} samples: {training.epochs} epochs of {math.ceil(len(train) / training.step_size)} steps")
     batches = load_batches(train, training.batch_size, shuffle_seed=training.seed, num_workers=training.num_workers)
     val_batches = load_batches(val, training.batch_size, num_workers=training.num_workers) if len(val) else None
     line = fit(localizer.head, _losses, batches, val_batches, run=config.out, training=training)

@@ -61,6 +61,9 @@ class LocalizeConfig:
     post: PostConfig = field(default_factory=PostConfig)
     tiou: tuple[float, ...] = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
     """tIoU thresholds of the metrics."""
+    min_steps: int | None = None
+    """Train for more epochs than `training.epochs` where those make fewer optimiser steps than this, as with few
+    videos. Left out: for `training.epochs`."""
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(lr=4e-3, num_workers=0))
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from heads.base import Proposals
+from heads.base import Proposals, ScoredSegments
 from pipeline.data.detections import Detection
 from pipeline.data.features import StoreHeader
 from pipeline.data.snippets import Timeline
@@ -225,3 +225,77 @@ def test_an_action_that_two_windows_see_is_found_once() -> None:
     assert len([w for w in cut_windows(60.0, 30.0) if w.start <= 34 and w.end >= 42]) > 1
     assert len(strong) == 1
     assert (strong[0].start, strong[0].end) == pytest.approx((34, 42), abs=1e-3)
+
+
+# --- Heads that see videos whole --------------------------------------------------------------------------------------
+
+
+class Blips(nn.Module):
+    """Finds a segment of four rows around every row whose feature is above 0, of one of three classes."""
+
+    num_snippets = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def forward(self, feats_BCT: Tensor, valid_BT: Tensor) -> Tensor:
+        assert valid_BT.all()
+        return feats_BCT[:, 0] * self.gain
+
+    def decode(self, output: Tensor) -> ScoredSegments:
+        row_T = torch.arange(output.shape[1]).expand(len(output), -1)
+        segments_BT2 = torch.stack([row_T - 1.5, row_T + 2.5], dim=2)
+        return ScoredSegments(segments_BT2, output.clamp(min=0), row_T % 3)
+
+
+def whole_run(post: PostConfig = POST) -> LocalizeRun:
+    return replace(make_run(post), head=Blips())
+
+
+def blips(num_rows: int, seed: int) -> np.ndarray:
+    """One blip in about ten rows, none near the ends, so that a seam cuts none."""
+    rng = np.random.default_rng(seed)
+    scores_T = np.where(rng.random(num_rows) < 0.1, rng.uniform(0.2, 1.0, num_rows), -1.0)
+    scores_T[:4] = scores_T[-4:] = -1.0
+    return np.stack([scores_T, scores_T], axis=1).astype(np.float32)
+
+
+def test_a_video_that_is_seen_whole_has_its_segments_where_its_rows_are() -> None:
+    features_TC = np.full((8, 2), -1.0, np.float32)
+    features_TC[4] = 0.5
+    [found] = detect(whole_run(), features_TC, Timeline(1.0, 0.5, 0.5), 6.0)
+    assert (found.start, found.end, found.label, found.score) == (2.25, 4.25, LABELS[1], 0.5)
+
+
+def test_a_joined_recording_has_what_its_parts_have() -> None:
+    post = replace(POST, sigma=0.1, max_detections=3, per_minute=60.0, min_score=0.0)
+    parts = [blips(120, seed) for seed in range(20)]
+    run, row = whole_run(post), Timeline(0.0, 0.5, 0.5)
+    joined = detect(run, np.concatenate(parts), row, 60.0 * len(parts))
+    expected = [
+        replace(found, start=found.start + 60.0 * number, end=found.end + 60.0 * number)
+        for number, part in enumerate(parts)
+        for found in detect(run, part, row, 60.0)
+    ]
+    assert len(joined) == len(expected) > 200
+    in_order = sorted(joined, key=lambda d: (d.start, d.label)), sorted(expected, key=lambda d: (d.start, d.label))
+    for found, wanted in zip(*in_order, strict=True):
+        assert found.label == wanted.label
+        assert (found.start, found.end) == pytest.approx((wanted.start, wanted.end), abs=1e-6)
+        assert found.score == pytest.approx(wanted.score, abs=1e-6)
+
+
+def test_as_many_detections_a_minute_but_never_fewer_than_asked_for_a_video() -> None:
+    post = replace(POST, nms="none", max_detections=5, min_score=0.0)
+    features_TC = np.ones((600, 2), np.float32)
+    for per_minute, seconds, most in ((None, 600.0, 5), (2.0, 60.0, 5), (2.0, 600.0, 20), (0.45, 700.0, 6)):
+        found = detect(whole_run(replace(post, per_minute=per_minute)), features_TC, Timeline(0, 1, 1), seconds)
+        assert len(found) == most
+
+
+def test_videos_of_any_length_go_through_together() -> None:
+    videos = [FeatureRows(blips(rows, rows), Timeline(0, 1, 1), float(rows)) for rows in (30, 200, 9, 77)]
+    run = whole_run()
+    for together, video in zip(detect_all(run, videos), videos, strict=True):
+        assert [(d.label, d.start, d.end, d.score) for d in together] == as_rows(detect(run, *video))

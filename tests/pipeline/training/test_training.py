@@ -478,6 +478,14 @@ def test_what_decays() -> None:
     ]
 
 
+def test_as_many_epochs_as_make_enough_steps() -> None:
+    options = replace(TRAINING, epochs=30, batch_size=2, accumulate=1, lr_steps=(10, 20), warmup_epochs=5.0)
+    assert options.of_at_least(300, 20) is options
+    few = options.of_at_least(300, 5)  # 3 steps an epoch
+    assert (few.epochs, few.lr_steps, few.warmup_epochs) == (100, (33, 67), pytest.approx(50 / 3))
+    assert options.of_at_least(301, 5).epochs == 101
+
+
 def test_lr_factor() -> None:
     step = replace(TRAINING, lr_schedule="step", lr_steps=(5, 8), lr_gamma=0.1)
     assert [lr_factor(step, epoch) for epoch in (0, 4.99, 5, 7.9, 8)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
