@@ -170,6 +170,11 @@ def test_many_rows_in_memory_linear_in_their_number(num_rows: int) -> None:
     assert largest.numel < 100 * num_rows
 
 
+def test_the_ranges_of_levels_overlap_as_told() -> None:
+    points = small(range_ratio=4)(torch.randn(1, 8, 3)).points
+    assert torch.equal(points.low, pyramid_points(3, 3, range_ratio=4).low)
+
+
 def test_targets_lie_side_by_side() -> None:
     targets = small(num_classes=3).targets(
         [torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.zeros(0, 2), torch.tensor([[5.0, 6.0]])],
