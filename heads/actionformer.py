@@ -28,7 +28,7 @@ from torch.nn.utils.rnn import pad_sequence
 from heads.assignment import assign_segments
 from heads.attention import global_attention, local_attention
 from heads.base import ScoredSegments
-from heads.masked import ChannelNorm, MaskedConv1d, MaskedConvs, MaskedMaxPool, masked
+from heads.masked import ChannelNorm, MaskedConv1d, MaskedConvs, MaskedMaxPool
 from heads.options import ActionFormerOptions
 from heads.point_decoding import best_of_levels
 from heads.point_losses import diou_loss, focal_loss, smooth_labels
@@ -86,7 +86,8 @@ class Attention(nn.Module):
         else:
             attended_BHTE = global_attention(query, key, value, strided_BT)
         # (B, H, T, E) -> (B, C, T)
-        return masked(self.out(attended_BHTE.mT.flatten(1, 2)), strided_BT)
+        out_BCT: Tensor = self.out(attended_BHTE.mT.flatten(1, 2))
+        return out_BCT
 
 
 class TransformerBlock(nn.Module):
@@ -115,7 +116,7 @@ class TransformerBlock(nn.Module):
         if self.pool is not None:
             feats_BCT, valid_BT = self.pool(feats_BCT, valid_BT)
         feats_BCT = feats_BCT + self.drop1(attended_BCT)
-        return feats_BCT + self.drop2(masked(self.mlp(self.norm2(feats_BCT)), valid_BT)), valid_BT
+        return feats_BCT + self.drop2(self.mlp(self.norm2(feats_BCT))), valid_BT
 
 
 class PointHead(nn.Module):

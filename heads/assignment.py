@@ -35,14 +35,14 @@ def assign_segments(
     Only the few points near the middle are looked at, (segments x levels x 4) in all, not (segments x points).
     """
     num_segments = segments_BN2.shape[1]
-    place_BNM, there_BNM = _near_middles(points, segments_BN2)
+    place_BNM = _near_middles(points, segments_BN2)
     start_BN1, end_BN1 = segments_BN2[..., :1], segments_BN2[..., 1:]
     length_BN1 = end_BN1 - start_BN1
 
     time = points.time[place_BNM]
     further = torch.maximum(time - start_BN1, end_BN1 - time)
     from_middle = (time - (start_BN1 + end_BN1) / 2).abs()
-    matches = there_BNM & valid_BP[torch.arange(len(valid_BP), device=time.device)[:, None, None], place_BNM]
+    matches = valid_BP[torch.arange(len(valid_BP), device=time.device)[:, None, None], place_BNM]
     matches &= (start_BN1 < time) & (time < end_BN1) & (from_middle < CENTRE_RADIUS * points.stride[place_BNM])
     matches &= (points.low[place_BNM] <= further) & (further <= points.high[place_BNM])
 
@@ -63,19 +63,17 @@ def assign_segments(
     return Assignment(positive_BP, classes_BPK, distances_BP2 / points.stride[:, None] * positive_BP[..., None])
 
 
-def _near_middles(points: Points, segments_BN2: Tensor) -> tuple[Tensor, Tensor]:
+def _near_middles(points: Points, segments_BN2: Tensor) -> Tensor:
     """Places among the P points (B, N, M) of those of each level that may be near enough to the middle of a segment.
 
-    Some lie outside of their level; the second tensor (B, N, M) says which do not.
+    At both ends of a level the same point may come several times.
     """
     size_L1 = torch.tensor(points.sizes, device=segments_BN2.device)[:, None]
     first_L1 = size_L1.cumsum(0) - size_L1
     before_BNL1 = ((segments_BN2.mean(dim=2)[..., None, None] - 0.5) / points.stride[first_L1]).floor().long()
     around = torch.arange(-math.floor(CENTRE_RADIUS), math.ceil(CENTRE_RADIUS) + 1, device=segments_BN2.device)
     column_BNLA = before_BNL1 + around
-    there_BNLA = (column_BNLA >= 0) & (column_BNLA < size_L1)
-    place_BNLA = first_L1 + column_BNLA.clamp(min=0).minimum(size_L1 - 1)
-    return place_BNLA.flatten(2), there_BNLA.flatten(2)
+    return (first_L1 + column_BNLA.clamp(min=0).minimum(size_L1 - 1)).flatten(2)
 
 
 def _least(values: Tensor, places: Tensor, where: Tensor, shape: torch.Size, none: float) -> Tensor:

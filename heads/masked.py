@@ -1,6 +1,7 @@
 """Layers on padded batches of sequences (B, C, T), with a mask (B, T) that tells rows from padding.
 
-What the layers make of a sequence does not depend on how much padding there is behind it.
+What the layers make of a sequence does not depend on how much padding there is behind it, nor on what that holds: each
+layer that sees several rows at once masks what it sees.
 """
 
 from __future__ import annotations

@@ -170,11 +170,17 @@ def test_many_rows_in_memory_linear_in_their_number(num_rows: int) -> None:
     assert largest.numel < 100 * num_rows
 
 
+def test_the_ranges_of_levels_overlap_as_told() -> None:
+    points = small(range_ratio=4)(torch.randn(1, 8, 3)).points
+    assert torch.equal(points.low, pyramid_points(3, 3, range_ratio=4).low)
+
+
 def test_targets_lie_side_by_side() -> None:
     targets = small(num_classes=3).targets(
-        [torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.zeros(0, 2), torch.tensor([[5.0, 6.0]])],
+        [torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.double), torch.zeros(0, 2), torch.tensor([[5.0, 6.0]])],
         [torch.tensor([2, 0]), torch.zeros(0, dtype=torch.long), torch.tensor([-1])],
     )
+    assert targets.segments.dtype == torch.float
     assert targets.segments.tolist() == [[[1, 2], [3, 4]], [[0, 0], [0, 0]], [[5, 6], [0, 0]]]
     assert targets.labels.tolist() == [[2, 0], [-1, -1], [-1, -1]]
 
@@ -287,7 +293,7 @@ def test_without_classes_every_label_is_the_same_action() -> None:
 
 @pytest.mark.parametrize("num_classes", [0, 3])
 def test_decode_equals_a_loop(num_classes: int) -> None:
-    head = small(num_classes=num_classes, most_per_level=7, min_score=0.3, min_length=0.5)
+    head = small(num_classes=num_classes, most_per_level=9, min_score=0.5, min_length=0.5)
     output = random_output(head, [14, 25])
     found = head.decode(output)
     for video, length in enumerate((14, 25)):
@@ -296,7 +302,7 @@ def test_decode_equals_a_loop(num_classes: int) -> None:
             back, on = output.offsets[video, place]
             segments.append([((time - back * stride).item(), (time + on * stride).item())])
             scores.append((output.logits[video, place].sigmoid() * (time < length)).tolist())
-        expected = slow_decode(scores, segments, list(output.points.sizes), 7, 0.3, 0.5)
+        expected = slow_decode(scores, segments, list(output.points.sizes), 9, 0.5, 0.5)
         real = found.scores[video] > 0
         assert found.scores[video, real].tolist() == pytest.approx([score for _, score, _ in expected])
         assert found.labels[video, real].tolist() == [label for *_, label in expected]

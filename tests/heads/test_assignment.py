@@ -61,10 +61,11 @@ def test_a_crowd() -> None:
     assert all(level.any() for level in torch.split(found.positive[0], pyramid_points(200, 4).sizes))
 
 
-def test_segments_of_one_length_share_their_points_and_the_first_gives_the_ends() -> None:
-    found = assign(20, [[(8.0, 12.0, 0), (8.0, 12.0005, 2), (7.0, 12.0, 1)]])
-    assert found.classes[0, 9].tolist() == [True, False, True]
-    assert found.offsets[0, 9].tolist() == [1.5, 2.5]
+def test_segments_of_nearly_one_length_share_their_points_and_the_shortest_gives_the_ends() -> None:
+    for order in ((0, 1, 2), (1, 0, 2)):
+        found = assign(20, [[[(8.0, 12.0, 0), (8.0, 12.0005, 2), (7.0, 12.0, 1)][index] for index in order]])
+        assert found.classes[0, 9].tolist() == [True, False, True]
+        assert found.offsets[0, 9].tolist() == [1.5, 2.5]
     apart = assign(20, [[(8.0, 12.0, 0), (8.0, 12.002, 2)]])
     assert apart.classes[0, 9].tolist() == [True, False, False]
 
