@@ -44,8 +44,8 @@ RUN = ("tutorial.md", "extending.md", "rows.md", "reference/python.md")
 
 # The one thing in which what is run differs from what is read: fewer epochs. The results are worth nothing so.
 SMALLER = {
-    "pipeline localize": "pipeline localize --training.epochs 2",
-    'config="own/localize"': 'config="own/localize", training={"epochs": 2}',
+    "pipeline localize": "pipeline localize --training.epochs 2 --min-steps 1",
+    'config="own/localize"': 'config="own/localize", min_steps=1, training={"epochs": 2}',
 }
 
 # The tutorial's videos, and the drawn ones that stand for them.
@@ -199,9 +199,9 @@ def test_the_numbers_that_the_tutorial_tells_are_those_of_its_config() -> None:
     config: Any = parse("localize", COMMANDS["localize"].options, words)
     text = " ".join(PAGES["tutorial.md"].read_text(encoding="utf-8").split())
     assert f"goes through all of them {config.training.epochs} times" in text
-    assert f"at most {config.post.window:.0f} seconds at a time, as {config.gtad.num_snippets} rows" in text
-    assert f"at most {config.post.max_detections} segments a video" in text
-    assert config.training.keep == "best"
+    most = f"at least {config.post.max_detections} segments a video and {config.post.per_minute:.0f} a minute"
+    assert most in text
+    assert (config.head, config.training.keep) == ("actionformer", "last")
 
 
 # --- Pages that are parsed --------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from annotation_files import (
 )
 
 from encoders import ENCODERS
-from heads.options import BMNOptions
+from heads.options import ActionFormerOptions, BMNOptions
 from pipeline import cli
 from pipeline.commands.extract.options import ExtractConfig, SamplingConfig
 from pipeline.commands.localize.options import LocalizeConfig
@@ -41,6 +42,7 @@ SMALL = {
         *("--gtad.context_bins", "2"),
     ],
     "bmn": ["--bmn.num_snippets", "16", "--bmn.max_duration", "8", "--bmn.hidden", "16", "--bmn.num_samples", "4"],
+    "actionformer": ["--actionformer.hidden", "32", "--actionformer.num-levels", "3"],
 }
 DURATION = 20.0
 CLASSES = {"Surfing", "Ballet", "Diving", "Shotput"}
@@ -70,6 +72,7 @@ CASES: list[tuple[str, Write, Callable[[int], Video], int, float]] = [
     ("thumos14/localize_gtad_tsn", write_thumos14_tables, thumos14, 2048, 1 / 30),
     ("thumos14/localize_gtad_tsp", write_thumos14_tables, thumos14, 512, 1 / 15),
     ("thumos14/localize_gtad_i3d", write_thumos14_texts, thumos14, 2048, 4 / 30),
+    ("thumos14/localize_actionformer_i3d", write_thumos14_texts, thumos14, 2048, 4 / 30),
     ("thumos14/localize_gtad_i3d", write_gtad_thumos14, thumos14, 2048, 4 / 30),
     ("thumos14/localize_gtad_i3d", write_actionformer_thumos14, thumos14, 2048, 4 / 30),
 ]
@@ -93,7 +96,13 @@ def test_every_config_trains_on_what_it_is_for(
     annotations = write(tmp_path / "annotations", videos)
     features = write_store(tmp_path / "store", videos, channels, stride)
     words = ["--features", str(features), "--annotations", str(annotations), "--out", str(tmp_path / "run")]
-    small = [*SMALL["bmn" if "bmn" in config else "gtad"], "--training.epochs", "1", "--training.device", "cpu"]
+    small = [
+        *SMALL[config.partition("localize_")[2].partition("_")[0]],
+        "--training.epochs",
+        "1",
+        "--training.device",
+        "cpu",
+    ]
     assert cli.main(["localize", "--config", config, *words, *small]) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["tiou"] == ([0.3, 0.4, 0.5, 0.6, 0.7] if "thumos" in config else list(np.arange(50, 100, 5) / 100))
@@ -135,6 +144,18 @@ def test_bmn_on_activitynet_has_the_numbers_of_its_public_code() -> None:
     training = config.training
     assert (training.optimizer, training.lr, training.weight_decay, training.batch_size) == ("adam", 1e-3, 1e-4, 16)
     assert [lr_factor(training, epoch) for epoch in range(training.epochs)] == [1.0] * 7 + [pytest.approx(0.1)] * 2
+    assert training.keep == "last"
+
+
+def test_actionformer_on_thumos14_has_the_numbers_of_its_public_code() -> None:
+    words = ["--features", "STORE", "--annotations", "GT.json", "--out", "RUN"]
+    config: Any = flags.parse("localize", LocalizeConfig, [*words, "--config", "thumos14/localize_actionformer_i3d"])
+    assert config.actionformer == ActionFormerOptions()
+    assert config.post == PostConfig(sigma=0.5, max_detections=200, min_score=0.001)
+    training = config.training
+    assert (training.optimizer, training.lr, training.weight_decay, training.batch_size) == ("adamw", 1e-4, 0.05, 2)
+    assert (training.epochs, training.warmup_epochs, training.lr_schedule) == (35, 5, "cosine")
+    assert (training.clip_grad_norm, training.ema_decay, training.decay_only) == (1.0, 0.999, "matrices")
     assert training.keep == "last"
 
 
