@@ -31,6 +31,8 @@ from pipeline.data.features import FeatureStore, StoreHeader
 from pipeline.data.snippets import Timeline
 from pipeline.detection.options import PostConfig
 from pipeline.options import flags
+from pipeline.options.packaged import find_config
+from pipeline.options.yaml_file import read_yaml
 from pipeline.training.loop import lr_factor
 
 CONFIGS = Path(cli.__file__).parents[1] / "configs"
@@ -96,13 +98,8 @@ def test_every_config_trains_on_what_it_is_for(
     annotations = write(tmp_path / "annotations", videos)
     features = write_store(tmp_path / "store", videos, channels, stride)
     words = ["--features", str(features), "--annotations", str(annotations), "--out", str(tmp_path / "run")]
-    small = [
-        *SMALL[config.partition("localize_")[2].partition("_")[0]],
-        "--training.epochs",
-        "1",
-        "--training.device",
-        "cpu",
-    ]
+    head = read_yaml(find_config(config)).get("head", "gtad")
+    small = [*SMALL[head], "--training.epochs", "1", "--training.device", "cpu"]
     assert cli.main(["localize", "--config", config, *words, *small]) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["tiou"] == ([0.3, 0.4, 0.5, 0.6, 0.7] if "thumos" in config else list(np.arange(50, 100, 5) / 100))
