@@ -1,8 +1,10 @@
-"""G-TAD on GTEA, real egocentric videos, beside a classifier of single rows whose runs of equal labels are segments.
+"""Heads on GTEA, real egocentric videos, beside a classifier of single rows whose runs of equal labels are segments.
 
-    python benchmarks/gtea.py OUT --data FOLDER [--splits 1 2 3 4] [--head-seeds 3] [--methods gtad linear temporal]
+    python benchmarks/gtea.py OUT --data FOLDER [--splits 1 2 3 4] [--head-seeds 3]
+                              [--methods gtad actionformer linear temporal]
 
     gtad      `pipeline localize` with configs/gtea/localize_gtad.yaml
+    actionformer  the same with configs/gtea/localize_actionformer.yaml, whose sigma was chosen on split 1
     linear    a softmax on each row of features, trained with the training videos' labels; a run of rows of one label is
               a segment, and its score is the mean probability of the label
     temporal  the same behind a temporal convolution over 2 seconds
@@ -234,6 +236,7 @@ def runs_of_labels(probability_KT: NDArray[np.float32], timeline: Timeline, labe
 
 METHODS: dict[str, Callable[[Path, Path, Path, int], dict[str, Any]]] = {
     "gtad": partial(train_head, HEAD_CONFIG),
+    "actionformer": partial(train_head, "gtea/localize_actionformer"),
     "linear": train_linear,
     "temporal": train_temporal,
 }

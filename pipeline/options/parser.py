@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from heads import HEADS
 from pipeline.options.heads import with_head
 from pipeline.options.plugins import Kind, installed
 
@@ -32,7 +33,7 @@ def build_parser(name: str, options: type, positional: str | None) -> Any:
     parser = Parser(
         prog=f"pipeline {name}",
         description=first_line(options),
-        epilog=_installed_names(options),
+        epilog=_names(options),
         exit_on_error=False,
         allow_abbrev=False,
     )
@@ -103,9 +104,10 @@ def say_plainly(message: str, spell: Callable[[str], str]) -> str:
     return re.sub(r"<class '(\w+)'>", r"\1", message)
 
 
-def _installed_names(options: type) -> str | None:
-    """What installed packages add to the names that an option takes."""
-    lines = [
+def _names(options: type) -> str | None:
+    """The names that options take, where they can be told without importing what they name."""
+    ours = [f"heads: {', '.join(HEADS)}"] if getattr(options, "takes_head_options", False) else []
+    lines = ours + [
         f"{kind} of installed packages: {', '.join(names)}"
         for kind, field in _NAMED_IN.items()
         if field in field_types(options) and (names := installed(kind))

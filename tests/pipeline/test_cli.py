@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from heads import HEADS
 from heads.options import GTADOptions
 from pipeline import cli
 from pipeline.commands.table import COMMANDS
@@ -121,6 +122,15 @@ def test_every_packaged_config_fits_its_command(name: str) -> None:
     parse(
         command, [word for flag, value in pairs if flag[2:] not in given for word in (flag, value)] + ["--config", name]
     )
+
+
+def test_the_help_of_localize_lists_the_heads_and_explains_the_chosen_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["localize", "--help", "--head", "bmn"])
+    shown = capsys.readouterr().out
+    assert f"heads: {', '.join(HEADS)}" in shown
+    assert "--bmn.num-samples" in shown
+    assert "--gtad." not in shown
 
 
 def test_help_answers_without_torch() -> None:
