@@ -121,7 +121,8 @@ class UnifiedHead(nn.Module):
 
     def forward(self, feats_BCT: Tensor, *valid: Tensor) -> Any:
         # Rows of zeros fill up a window beyond the video's end, and stay zeros.
-        return self.head(self.sola(feats_BCT, feats_BCT.any(dim=1)), *valid)
+        valid_BT = valid[0] if valid else feats_BCT.any(dim=1)
+        return self.head(self.sola(feats_BCT, valid_BT), *valid)
 
 
 def build_head(
