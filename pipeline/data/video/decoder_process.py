@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from queue import Empty, Queue
-from threading import Thread
+from threading import Lock, Thread
 from typing import IO, Any
 
 import numpy as np
@@ -75,7 +75,7 @@ class DecoderProcess:
     """Reads videos, one after the other, in a child process; a context manager.
 
     A video at which the child crashes, or is silent for `time_limit` seconds, raises a VideoError; the next call works
-    in a fresh child. One thread at a time may use it, and a new call ends an unfinished one.
+    in a fresh child. One thread at a time may use it, and a new call ends an unfinished one; any thread may close it.
     """
 
     def __init__(self, *, time_limit: float = 60.0, decoder: Decoder = "auto") -> None:
@@ -91,9 +91,9 @@ class DecoderProcess:
 
     def close(self) -> None:
         """End the child, whatever it is doing."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
 
     def probe(self, path: Path | str) -> VideoInfo:
         """`probe_video(path)`."""
@@ -153,6 +153,7 @@ class _Child:
         self._queue: Queue[Any] = Queue(QUEUE_CHUNKS)
         self._thread = Thread(target=_read_all, args=(self._process.stdout, self._queue), daemon=True)
         self._thread.start()
+        self._ending = Lock()
         self.is_busy = False
 
     @property
@@ -180,15 +181,16 @@ class _Child:
         return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
     def kill(self) -> None:
-        """End it, and the thread; whoever waits for a message receives DIED."""
+        """End it, and the thread; whoever waits for a message receives DIED. Any thread may call it, at any time."""
         self._process.kill()
-        while self._thread.is_alive() or not self._queue.empty():
-            try:
-                self._queue.get(timeout=0.01)
-            except Empty:
-                continue
-        self._process.communicate()
-        self._queue.put(Signal.DIED)
+        with self._ending:  # the user's thread and the one that stops it often come here together
+            while self._thread.is_alive() or not self._queue.empty():
+                try:
+                    self._queue.get(timeout=0.01)
+                except Empty:
+                    continue
+            self._process.communicate()
+            self._queue.put(Signal.DIED)
 
 
 def _read_all(replies: IO[bytes], queue: Queue[Any]) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,28 @@ def test_leaving_the_block_ends_the_child(path: Path) -> None:
         next(process.frames(path, range(N)))
         pid = _pid(process)
     assert _is_gone(pid)
+
+
+def test_two_threads_may_end_it_at_the_same_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    communicate = subprocess.Popen.communicate
+
+    def slowly(child: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+        inside.append(child)
+        assert len(inside) == 1, "subprocess cannot be asked by two at a time"
+        time.sleep(0.2)
+        inside.remove(child)
+        return communicate(child)
+
+    inside: list[subprocess.Popen[bytes]] = []
+    monkeypatch.setattr(subprocess.Popen, "communicate", slowly)
+    process = DecoderProcess()
+    next(process.frames(path, np.arange(N)))
+    child = process._child
+    assert child is not None
+    with ThreadPoolExecutor(2) as threads:
+        for ending in [threads.submit(child.kill), threads.submit(child.kill)]:
+            ending.result(timeout=20)
+    assert child.receive(time_limit=0) is Signal.DIED
 
 
 def test_progress_is_reported_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
