@@ -31,7 +31,8 @@ class Head(Protocol):
 
     Attributes:
         Options: a frozen dataclass whose fields all have defaults: what a user may choose, under the head's name in
-            YAML and as `--NAME.field`. The docstrings of the fields are their help.
+            YAML and as `--NAME.field`. The docstrings of the fields are their help. Those with a method
+            `fitted(longest)` return themselves as training segments of at most so many rows ask for.
         num_snippets: T, the rows of the windows that it sees; None: it sees videos whole, of whatever length.
         crop_rows: of a head that sees videos whole, how many rows of one it sees at most in training.
     """

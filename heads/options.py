@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+
+PYRAMID_LEVELS = 6
+# Rows that the further end of a segment is away, on the finest level of a pyramid, at most.
+FIRST_RANGE = 4
+
+
+def fitting_levels(longest: float) -> int:
+    """Levels of a pyramid, the published six at least, on whose last one a segment of so many rows is not out of range.
+
+    From the middle of a segment, either end is half its length away; the last of L levels is for 4·2ᴸ⁻¹ rows.
+    """
+    return max(PYRAMID_LEVELS, 1 + math.ceil(math.log2(max(longest, 1.0) / 2 / FIRST_RANGE)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +80,9 @@ class ActionFormerOptions:
     """Channels of all levels (ActivityNet: 256)."""
     num_heads: int = 4
     """Heads of the attention; they share the channels."""
-    num_levels: int = 6
-    """Levels of the pyramid, each with half the rows of the one before (Ego4D: 8)."""
+    num_levels: int | None = PYRAMID_LEVELS
+    """Levels of the pyramid, each with half the rows of the one before (Ego4D: 8). `null`: as many as the longest
+    training segment needs, at least 6."""
     window: int = 19
     """Rows of its level that a row attends to, odd (ActivityNet: 7; EPIC-Kitchens, Ego4D: 9). 0: all."""
     last_window: int | None = None
@@ -97,3 +111,7 @@ class ActionFormerOptions:
     """Pairs that do not score higher are not proposed."""
     min_length: float = 0.05
     """Segments that are not longer, in rows, are not proposed (ActivityNet: 0.001)."""
+
+    def fitted(self, longest: float) -> ActionFormerOptions:
+        """These options for training segments of at most so many rows."""
+        return self if self.num_levels is not None else replace(self, num_levels=fitting_levels(longest))

@@ -7,8 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Greatest distance in rows, from a point of the finest level, of a segment's further end.
-FIRST_RANGE = 4
+from heads.options import FIRST_RANGE
 
 
 class Points(NamedTuple):

@@ -178,7 +178,7 @@ def localize(
     train_subset: str = ...,
     val_subset: str = ...,
     rescale: Literal["linear", "bins", "none"] = ...,
-    row_step: int = ...,
+    row_step: int | None = ...,
     unified: SolaModuleConfig | Mapping[str, Any] | None = ...,
     classes: bool = ...,
     video_scores: str | os.PathLike[str] | None = ...,

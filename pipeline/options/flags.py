@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,7 +12,7 @@ from typing import TypeVar
 
 from pipeline.options.packaged import find_config
 from pipeline.options.parser import build_parser, complete, instantiate, leaves, say_plainly, short_for
-from pipeline.options.yaml_file import check_keys, read_yaml
+from pipeline.options.yaml_file import check_keys, read_yaml, without_other_heads
 
 Options = TypeVar("Options")
 
@@ -35,8 +36,9 @@ def parse(name: str, options: type[Options], argv: Sequence[str], *, positional:
         if config_path is None:
             namespace = parser.parse_args(words)
         else:
+            tree = without_other_heads(config_path, tree, options)
             check_keys(config_path, tree, options)
-            namespace = parser.parse_args([f"--config={config_path}", *words])
+            namespace = parser.parse_args([f"--config={json.dumps(tree, default=str)}", *words])
     except argparse.ArgumentError as error:
         said = say_plainly(str(error), lambda key: key.upper() if key == positional else _as_flag(key))
         raise ValueError(_name_config(said, config_path, words)) from error

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pipeline.options.packaged import find_config
 from pipeline.options.parser import build_parser, complete, field_types, instantiate, say_plainly, short_for
-from pipeline.options.yaml_file import check_keys, read_yaml
+from pipeline.options.yaml_file import check_keys, read_yaml, without_other_heads
 
 Options = TypeVar("Options")
 
@@ -33,6 +33,7 @@ def from_keywords(
     chosen = given.get("head") or tree.get("head")
     options = complete(options, lambda: None if chosen is None else str(chosen))
     if config_path is not None:
+        tree = without_other_heads(config_path, tree, options)
         check_keys(config_path, tree, options)
     for key, value in given.items():
         _put(tree, short_for(options, key).split("."), value)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from heads import HEADS
 from pipeline.options.parser import field_types
 
 
@@ -28,6 +29,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ValueError(f"{path}: expected `key: value` lines at the top, found {type(tree).__name__}")
     return tree
+
+
+def without_other_heads(source: object, tree: Mapping[str, Any], options: type) -> dict[str, Any]:
+    """The tree without what it says to heads that are not chosen, so that one file can serve several heads.
+
+    Raises:
+        ValueError: what it says to one of them is no option of that head.
+    """
+    others = set(HEADS) - set(field_types(options)) if getattr(options, "takes_head_options", False) else set()
+    for name in others & set(tree):
+        if isinstance(tree[name], dict):
+            check_keys(source, tree[name], HEADS[name].options, f"{name}.")
+    return {key: value for key, value in tree.items() if key not in others}
 
 
 def check_keys(source: object, tree: Mapping[str, Any], options: type, prefix: str = "") -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from heads import HEADS
-from heads.options import GTADOptions
+from heads.options import BMNOptions, GTADOptions
 from pipeline import cli
 from pipeline.commands.table import COMMANDS
 from pipeline.options import flags
@@ -63,6 +63,19 @@ def test_flags_override_the_config_file_which_overrides_the_defaults(tmp_path: P
     parsed = parse("localize", [*words, str(file)])
     assert (parsed.gtad.num_snippets, parsed.gtad.hidden, parsed.tiou) == (64, 16, (0.3, 0.5))
     assert parsed.gtad.class_weight == GTADOptions().class_weight
+
+
+def test_a_config_file_may_speak_to_several_heads(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("head: actionformer\nactionformer: {hidden: 64}\ngtad: {hidden: 32}\nout: 2026-01-02\n")
+    words = ["--features", "a", "--annotations", "b", "--config", str(file)]
+    parsed = parse("localize", words)
+    assert (parsed.head, parsed.actionformer.hidden, parsed.out) == ("actionformer", 64, Path("2026-01-02"))
+    assert parse("localize", [*words, "--head", "gtad"]).gtad.hidden == 32
+    assert parse("localize", [*words, "--head", "bmn"]).bmn == BMNOptions()
+    file.write_text("head: actionformer\ngtad: {hiden: 32}\n")
+    with pytest.raises(ValueError, match=r"c\.yaml: unknown key gtad\.hiden"):
+        parse("localize", words)
 
 
 @pytest.mark.parametrize(

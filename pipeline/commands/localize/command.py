@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,9 +33,10 @@ from pipeline.data.detections import Detections
 from pipeline.data.features import SOLA_WEIGHTS, FeatureStore, load_finite
 from pipeline.data.files import copy_whole, match_ids
 from pipeline.detection.detector import PROPOSAL, FeatureRows, LocalizeRun, build_head, detect_all, save_run
+from pipeline.detection.fitting import FEWEST_ROWS, fitting_row_step, rows_of_segments
 from pipeline.detection.run import DETECTIONS, Run
 from pipeline.detection.sequences import SequenceBatch, TrainingSequences, training_sequences
-from pipeline.detection.windows import TrainingWindows, WindowBatch, cut_training_windows
+from pipeline.detection.windows import FloatArray, TrainingWindows, WindowBatch, cut_training_windows
 from pipeline.options.heads import head_options, option_key
 from pipeline.terminal.notes import print_counts, print_note, progress, remark, say, some
 from pipeline.training.batches import load_batches
@@ -53,6 +56,7 @@ def run(config: LocalizeConfig) -> Run:
         say(f"{config.out} is finished, its metrics are in {METRICS}; delete the folder to train again")
         return _run(config)
     data = read_data(config)
+    config = _fitted(config, data)
     _copy_encoders(config, data)
     localizer = _build(config, data)
     _train(config, data, localizer)
@@ -187,6 +191,31 @@ def _unannotated(store: FeatureStore, annotations: Annotations) -> list[str]:
 # --- Training ---------------------------------------------------------------------------------------------------------
 
 
+def _fitted(config: LocalizeConfig, data: LocalizeData) -> LocalizeConfig:
+    """The options with what is left to the lengths of the training segments; says these lengths."""
+    name, options = option_key(config.head), head_options(config)
+    lengths_N = rows_of_segments(data.store, data.train, data.labels)
+    num_snippets = getattr(options, "num_snippets", None)
+    step = fitting_row_step(lengths_N, num_snippets) if config.row_step is None else config.row_step
+    if hasattr(options, "fitted"):
+        options = options.fitted(lengths_N.max() / step)
+    stride = median(data.store.videos[video_id].timeline.stride for video_id in data.train)
+    _say_lengths(lengths_N * stride, step * stride, getattr(options, "num_levels", None))
+    return replace(config, row_step=step, **{name: options})
+
+
+def _say_lengths(seconds_N: FloatArray, row: float, num_levels: int | None) -> None:
+    """How long segments are beside a row of `row` seconds."""
+    middle = float(np.median(seconds_N))
+    levels = "" if num_levels is None else f", {num_levels} levels"
+    remark(
+        f"segments to learn from last {seconds_N.min():.3g} to {seconds_N.max():.3g} s, in the median {middle:.3g} s, "
+        f"which is {middle / row:.3g} rows of {row:.3g} s{levels}"
+    )
+    if middle < FEWEST_ROWS * row:
+        remark("note: with so few rows, short segments cannot be told apart; extract with a smaller sampling.step")
+
+
 def _build(config: LocalizeConfig, data: LocalizeData) -> LocalizeRun:
     """An untrained head for these classes and channels, its weights drawn from the seed."""
     torch.manual_seed(config.training.seed)
@@ -206,7 +235,7 @@ def _build(config: LocalizeConfig, data: LocalizeData) -> LocalizeRun:
         rescale=config.rescale,
         post=config.post,
         header=data.store.header,
-        row_step=config.row_step,
+        row_step=config.row_step or 1,
         unified=unified,
     )
 
@@ -242,7 +271,7 @@ def _training_data(
     if localizer.num_snippets is None:
         seed = config.training.seed if role == "train" else None
         found = training_sequences(
-            data.store, videos, data.labels, longest=localizer.crop_rows, row_step=config.row_step, seed=seed
+            data.store, videos, data.labels, longest=localizer.crop_rows, row_step=localizer.row_step, seed=seed
         )
     else:
         found = cut_training_windows(
@@ -253,7 +282,7 @@ def _training_data(
             num_rows=localizer.num_snippets,
             longest=config.post.window,
             rescale=config.rescale,
-            row_step=config.row_step,
+            row_step=localizer.row_step,
         )
     length, cure = _window_length(config, localizer)
     where = "" if length is None else f"lie in no window of {length} by more than 90 %, or "

@@ -40,8 +40,9 @@ class LocalizeConfig:
     """For heads that see windows of T rows: how features are brought to them, by linear interpolation, or by the mean
     over bins of BSN and G-TAD. `none`: not at all; windows are T rows as they are, each half over the next, filled up
     with zeros (G-TAD on THUMOS14)."""
-    row_step: int = 1
-    """Use every n-th row of the features (G-TAD on THUMOS14's features of every frame: 5)."""
+    row_step: int | None = 1
+    """Use every n-th row of the features (G-TAD on THUMOS14's features of every frame: 5). `null`: as the lengths of
+    the training segments ask for (`pipeline.detection.fitting`), which is said, and holds for prediction too."""
     unified: SolaModuleConfig | None = None
     """Put a SoLa module before the head and train both with the head's loss, without similarity matching (the paper's
     Table 4): `--unified {}`, or with an option of the module, `--unified.hidden 64`. Left out: none; what `pipeline
@@ -67,5 +68,5 @@ class LocalizeConfig:
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(lr=4e-3, num_workers=0))
 
     def __post_init__(self) -> None:
-        if self.row_step < 1:
+        if self.row_step is not None and self.row_step < 1:
             raise ValueError(f"row_step is {self.row_step}; it must be at least 1")

@@ -7,8 +7,10 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from heads.actionformer import ActionFormer
 from heads.base import Proposals, ScoredSegments
 from pipeline.data.detections import Detection
 from pipeline.data.features import StoreHeader
@@ -299,3 +301,26 @@ def test_videos_of_any_length_go_through_together() -> None:
     run = whole_run()
     for together, video in zip(detect_all(run, videos), videos, strict=True):
         assert [(d.label, d.start, d.end, d.score) for d in together] == as_rows(detect(run, *video))
+
+
+def test_a_joined_recording_gives_what_its_parts_give_but_for_the_seams() -> None:
+    torch.manual_seed(0)
+    head = ActionFormer(2, num_classes=3, hidden=16, num_heads=2, num_levels=3, window=3, most_per_level=4000)
+    nn.init.normal_(head.classify.out.convolution.weight)
+    nn.init.normal_(head.regress.out.convolution.weight)
+    post = PostConfig(max_detections=5, per_minute=10_000, sigma=0.1, min_score=0.0)
+    run = replace(make_run(post), head=head.eval(), rescale="none")
+    rng = np.random.default_rng(0)
+    parts = [rng.standard_normal((300, 2)).astype(np.float32) for _ in range(3)]
+    joined = detect(run, np.concatenate(parts), Timeline(0, 1, 1), 900.0)
+    reach = 60  # of what the head sees, and of detections that suppress each other in a row
+
+    def inside(found: list[Detection], start: float) -> NDArray[np.float64]:
+        chosen = [d for d in found if start + reach < d.start and d.end < start + 300 - reach]
+        rows = [(LABELS.index(d.label), d.start - start, d.end - start, d.score) for d in chosen]
+        return np.array(sorted(rows, key=lambda row: [round(number, 3) for number in row]))
+
+    for number, part in enumerate(parts):
+        alone = inside(detect(run, part, Timeline(0, 1, 1), 300.0), 0)
+        assert len(alone) > 100
+        np.testing.assert_allclose(inside(joined, 300 * number), alone, atol=1e-4)

@@ -353,6 +353,31 @@ def test_a_row_step_below_one() -> None:
         with_head(LocalizeConfig, "gtad")(features=Path("a"), annotations=Path("b"), out=Path("c"), row_step=0)
 
 
+def test_rows_and_levels_that_follow_from_the_training_segments(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Features of 40 rows a second, of which segments of 2 to 5 s need every fourth, and six levels."""
+    config = small_config(tmp_path, head="actionformer")
+    write_annotations(config.annotations, make_videos())
+    with FeatureStore.create_or_resume(config.features, FROM_VIDEOS) as store:
+        for video in make_videos():
+            store.add(video.id, make_features(video).repeat(20, axis=0), Timeline(0, 0.025, 0.025), DURATION)
+    options = replace(SMALL["actionformer"], num_levels=None)
+    notes = notes_of(replace(config, row_step=None, actionformer=options), capsys)
+    assert "segments to learn from last 2.1" in notes
+    assert "rows of 0.1 s, 6 levels" in notes
+    run = load_run(config.out)
+    assert (run.row_step, run.arguments["num_levels"]) == (4, 6)
+    localize.run(replace(config, row_step=None, actionformer=options))
+    assert "is finished" in capsys.readouterr().out  # and not: was started with other options
+
+
+def test_segments_of_fewer_than_two_rows_are_told(config: LocalizeConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "cannot be told apart" not in notes_of(config, capsys)
+    shutil.rmtree(config.out)
+    assert "extract with a smaller sampling.step" in notes_of(replace(config, row_step=8), capsys)
+
+
 def test_a_sola_module_trained_with_the_head_belongs_to_the_run(config_of_each_head: LocalizeConfig) -> None:
     config = replace(config_of_each_head, unified=SolaModuleConfig(hidden=16, kernel_size=3))
     assert not localize.run(config).failed
