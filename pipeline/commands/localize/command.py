@@ -6,6 +6,7 @@
                                            of merged features, encoder_1.safetensors and so on; of refined ones,
                                            sola.safetensors too
     RUN/detections.json, metrics.json      what the head finds in the validation subset, and how good that is
+    RUN/proposals.json                     with --video-scores: the same before these give it classes
 
 beside what every run folder holds (`pipeline.training.run_folder`).
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,9 @@ from pipeline.commands.localize.video_scores import VideoScores, read_video_scor
 from pipeline.data.annotations import Annotations, Video, read_annotations
 from pipeline.data.detections import Detections
 from pipeline.data.features import SOLA_WEIGHTS, FeatureStore, load_finite
-from pipeline.data.files import copy_whole, match_ids
+from pipeline.data.files import copy_whole, match_ids, write_json
 from pipeline.detection.detector import PROPOSAL, FeatureRows, LocalizeRun, build_head, detect_all, save_run
-from pipeline.detection.run import DETECTIONS, Run
+from pipeline.detection.run import DETECTIONS, PROPOSALS, Run
 from pipeline.detection.sequences import SequenceBatch, TrainingSequences, training_sequences
 from pipeline.detection.windows import TrainingWindows, WindowBatch, cut_training_windows
 from pipeline.options.heads import head_options, option_key
@@ -58,15 +59,7 @@ def run(config: LocalizeConfig) -> Run:
     _train(config, data, localizer)
     save_run(localizer)
     _detect(config, data, localizer)
-    scored = EvaluateConfig(
-        ground_truth=config.annotations,
-        annotation_format=config.annotation_format,
-        predictions=config.out / DETECTIONS,
-        subset=config.val_subset,
-        tiou=config.tiou,
-        json=config.out / METRICS,
-    )
-    evaluate.run(scored)
+    _score(config)
     return _run(config)
 
 
@@ -197,9 +190,15 @@ def _build(config: LocalizeConfig, data: LocalizeData) -> LocalizeRun:
         **asdict(head_options(config)),
     }
     unified = None if config.unified is None else {"channels": channels, **asdict(config.unified)}
+    head = build_head(config.head, arguments, unified, named=[config.head])
+    if head.num_snippets is not None and config.rescale_rows is not None:
+        raise ValueError(
+            f"rescale_rows is {config.rescale_rows}, but head {config.head!r} sees windows of {head.num_snippets} rows "
+            f"rather than whole videos; leave it out and give --{option_key(config.head)}.num-snippets"
+        )
     return LocalizeRun(
         path=config.out,
-        head=build_head(config.head, arguments, unified, named=[config.head]),
+        head=head,
         name=config.head,
         arguments=arguments,
         labels=data.labels if config.classes else (PROPOSAL,),
@@ -207,6 +206,7 @@ def _build(config: LocalizeConfig, data: LocalizeData) -> LocalizeRun:
         post=config.post,
         header=data.store.header,
         row_step=config.row_step,
+        rescale_rows=config.rescale_rows,
         unified=unified,
     )
 
@@ -242,7 +242,14 @@ def _training_data(
     if localizer.num_snippets is None:
         seed = config.training.seed if role == "train" else None
         found = training_sequences(
-            data.store, videos, data.labels, longest=localizer.crop_rows, row_step=config.row_step, seed=seed
+            data.store,
+            videos,
+            data.labels,
+            longest=localizer.crop_rows,
+            row_step=config.row_step,
+            rescale_rows=config.rescale_rows,
+            rescale=config.rescale,
+            seed=seed,
         )
     else:
         found = cut_training_windows(
@@ -256,9 +263,9 @@ def _training_data(
             row_step=config.row_step,
         )
     length, cure = _window_length(config, localizer)
-    where = "" if length is None else f"lie in no window of {length} by more than 90 %, or "
+    where = "lie mostly" if length is None else f"lie in no window of {length} by more than 90 %, or lie"
     print_note(
-        f"segments ({role}) {where}lie behind the end of their video; nothing is learnt from them: {cure}, or check "
+        f"segments ({role}) {where} behind the end of their video; nothing is learnt from them: {cure}, or check "
         "the video files",
         found.left_out,
     )
@@ -308,6 +315,7 @@ def _detect(config: LocalizeConfig, data: LocalizeData, localizer: LocalizeRun) 
     watched = progress(found, "detecting", total=len(data.val))
     results = {video.id: detections for video, detections in zip(data.val.values(), watched, strict=True)}
     if scores is not None:
+        Detections.from_videos(results).to_json(config.out / PROPOSALS)
         least = max(config.post.min_score, 0.0)
         results = {name: scores.fuse(name, proposals, config.fusion, least) for name, proposals in results.items()}
     Detections.from_videos(results).to_json(config.out / DETECTIONS)
@@ -317,3 +325,25 @@ def _feature_rows(data: LocalizeData) -> Iterator[FeatureRows]:
     for video_id in data.val:
         stored = data.store.videos[video_id]
         yield FeatureRows(load_finite(data.store, video_id), stored.timeline, stored.duration)
+
+
+def _score(config: LocalizeConfig) -> None:
+    """Print how good the detections are, and the proposals that they were made of, if any; write it, last of all files.
+
+    Proposals are scored as they are before they have classes: with classes each is there several times, and its
+    classes' scores order it among others.
+    """
+    detections = EvaluateConfig(
+        ground_truth=config.annotations,
+        annotation_format=config.annotation_format,
+        predictions=config.out / DETECTIONS,
+        subset=config.val_subset,
+        tiou=config.tiou,
+    )
+    metrics, notes = evaluate.evaluate(detections)
+    print_counts(notes)
+    if config.video_scores is not None:
+        proposals = replace(detections, predictions=config.out / PROPOSALS, task="proposal", tiou=None)
+        metrics |= evaluate.evaluate(proposals)[0]
+    say(evaluate.format_metrics(metrics))
+    write_json(config.out / METRICS, metrics)
