@@ -476,6 +476,19 @@ def test_a_moved_run_brings_videos_to_its_rows(activitynet: LocalizeConfig, tmp_
         np.testing.assert_allclose([(d.start, d.end, d.score) for d in found], times, rtol=1e-3, atol=1e-4)
 
 
+def test_training_sees_the_rows_that_videos_are_brought_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses, seen = localize._losses, set()
+
+    def watched(head: Any, batch: Any) -> dict[str, torch.Tensor]:
+        seen.update(batch.valid.sum(dim=1).tolist())
+        return losses(head, batch)
+
+    monkeypatch.setattr(localize, "_losses", watched)
+    config = with_input(small_config(tmp_path, epochs=3, head="actionformer"))
+    assert not localize.run(replace(config, rescale_rows=24)).failed
+    assert seen == {22, 23, 24}  # nine tenths at least
+
+
 def test_a_run_from_before_these_options_is_the_same_run(
     finished: LocalizeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
