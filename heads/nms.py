@@ -1,4 +1,7 @@
-"""Soft-NMS over many videos at once: a loop over the detections to keep, none over videos or boxes."""
+"""Soft-NMS and voting over many videos at once: at most a loop over the detections to keep, none over videos or boxes.
+
+Shapes: B videos, N boxes of each, K of them kept.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-# Rows that go through together: few enough that their boxes stay in a core's cache.
+# Boxes that go through together: few enough that they stay in a core's cache.
 _BOXES_AT_A_TIME = 1 << 17
 
 
@@ -75,3 +78,54 @@ def _soft_nms(
             decay_BN[iou_BN <= 0.5 + 0.4 * (end_B1 - start_B1) / length] = 1
         scores_BN.mul_(decay_BN).scatter_(1, place_B1, 0)
     return kept_BK2, kept_BK, index_BK
+
+
+# --- Voting -----------------------------------------------------------------------------------------------------------
+
+
+def vote(
+    kept_BK2: Tensor,
+    segments_BN2: Tensor,
+    scores_BN: Tensor,
+    *,
+    threshold: float,
+    weight: Literal["score-iou", "score"] = "score-iou",
+) -> Tensor:
+    """The segments that soft-NMS has kept (B, K, 2), each moved to the mean of all that it stands for.
+
+    Every segment that soft-NMS was given, kept or not, votes for each kept one that it overlaps with an IoU of at least
+    `threshold`. The mean of its voters' starts is a kept one's new start, that of their ends its new end (box voting,
+    Gidaris and Komodakis, 2015).
+
+    Args:
+        kept_BK2: starts and ends, in any unit.
+        segments_BN2: those that soft-NMS was given, likewise.
+        scores_BN: their scores from before soft-NMS; those of score zero have no vote.
+        threshold: above 0.
+        weight: of a vote: `score-iou`, the score of the voter times the IoU (ActionFormer's public code), or `score`
+            alone (TriDet's, and OpenTAD).
+
+    Returns:
+        Segments (B, K, 2); those without a voter, such as padding, are as they were.
+    """
+    at_a_time = max(1, _BOXES_AT_A_TIME // max(1, scores_BN.numel()))
+    chunks = [
+        _vote(part_BK2, segments_BN2, scores_BN, threshold, weight == "score-iou")
+        for part_BK2 in torch.split(kept_BK2, at_a_time, dim=1)
+    ]
+    return torch.cat(chunks, dim=1)
+
+
+def _vote(kept_BK2: Tensor, segments_BN2: Tensor, scores_BN: Tensor, threshold: float, weigh_by_iou: bool) -> Tensor:
+    """`vote` for some of the kept segments."""
+    start_BK1, end_BK1 = kept_BK2[..., :1], kept_BK2[..., 1:]
+    start_B1N, end_B1N = segments_BN2.mT[:, :1], segments_BN2.mT[:, 1:]
+    overlap_BKN = (torch.minimum(end_BK1, end_B1N) - torch.maximum(start_BK1, start_B1N)).clamp(min=0)
+    union_BKN = (end_BK1 - start_BK1) + (end_B1N - start_B1N) - overlap_BKN
+    iou_BKN = overlap_BKN / union_BKN.clamp(min=torch.finfo(union_BKN.dtype).tiny)
+    weight_BKN = scores_BN[:, None] * (iou_BKN >= threshold)
+    if weigh_by_iou:
+        weight_BKN = weight_BKN * iou_BKN
+    total_BK1 = weight_BKN.sum(dim=2, keepdim=True)
+    # (B, K, N) x (B, N, 2) -> (B, K, 2)
+    return torch.where(total_BK1 > 0, weight_BKN @ segments_BN2 / total_BK1, kept_BK2)

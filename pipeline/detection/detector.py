@@ -24,13 +24,13 @@ from torch.nn.utils.rnn import pad_sequence
 from encoders.sola import SoLa
 from encoders.weights import save_weights
 from heads.base import Proposals, ScoredSegments
-from heads.nms import soft_nms
+from heads.nms import soft_nms, vote
 from pipeline.data.detections import Detection
 from pipeline.data.features import StoreHeader
 from pipeline.data.files import write_json
 from pipeline.data.snippets import Timeline
 from pipeline.detection.options import PostConfig
-from pipeline.detection.windows import FeatureArray, Rescale, Window, window_features, windows_of
+from pipeline.detection.windows import FeatureArray, Rescale, Window, rescale_whole, window_features, windows_of
 from pipeline.options.heads import find_head
 from pipeline.training.run_folder import read_run_json
 
@@ -53,10 +53,12 @@ class LocalizeRun:
         name: of the head.
         arguments: what it was built with.
         labels: the K class names, in the order of its outputs.
-        rescale: how features are brought to its T rows.
+        rescale: how features are brought to its T rows, or to `rescale_rows`.
         post: how cells become detections.
         header: how the features were made.
         row_step: which of them are used: every `row_step`-th row.
+        rescale_rows: rows that whole videos are brought to before a head that sees them whole; None: they stay as they
+            are.
         unified: arguments of the SoLa module in front of the head, if there is one.
     """
 
@@ -69,6 +71,7 @@ class LocalizeRun:
     post: PostConfig
     header: StoreHeader
     row_step: int = 1
+    rescale_rows: int | None = None
     unified: dict[str, Any] | None = None
 
     @property
@@ -109,6 +112,10 @@ class FeatureRows(NamedTuple):
         """Every `step`-th row."""
         return FeatureRows(self.features[::step], self.timeline.every(step), self.duration)
 
+    def rescaled(self, num_rows: int, rescale: Rescale) -> FeatureRows:
+        """The same seconds in another number of rows."""
+        return FeatureRows(*rescale_whole(self.features, self.timeline, num_rows, rescale), self.duration)
+
 
 class UnifiedHead(nn.Module):
     """A head behind a SoLa module that is trained with it, by its loss (SoLa, section 4.3 and Table 4, Unified)."""
@@ -148,6 +155,7 @@ def save_run(run: LocalizeRun) -> None:
         "labels": list(run.labels),
         "rescale": run.rescale,
         "row_step": run.row_step,
+        "rescale_rows": run.rescale_rows,
         "post": asdict(run.post),
     }
     write_json(run.path / HEAD, description)
@@ -180,6 +188,7 @@ def load_run(path: Path, *, named: Collection[str] = ()) -> LocalizeRun:
             PostConfig(**described["post"]),
             StoreHeader.from_dict(header),
             described["row_step"],
+            described.get("rescale_rows"),  # which older versions did not write
             described["unified"],
         )
     except (KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
@@ -199,7 +208,8 @@ def detect_all(run: LocalizeRun, videos: Iterable[FeatureRows], *, classes: bool
     """What a run finds in each video, best first: over all classes at most as many as `post.most` says.
 
     Several videos go through the head and through soft-NMS together. The head runs where its weights lie. Without
-    `classes`, segments have the sum of their classes' scores and the label `PROPOSAL`.
+    `classes`, segments have the label `PROPOSAL` and the sum of their classes' scores; those of a head that gives each
+    segment one class, the score of that.
     """
     labels = run.labels if classes else (PROPOSAL,)
     for group in _groups(run, videos):
@@ -231,6 +241,8 @@ def _groups(run: LocalizeRun, videos: Iterable[FeatureRows]) -> Iterator[_Group]
     group: _Group = []
     for video in videos:
         used = video.every(run.row_step)
+        if run.rescale_rows is not None:
+            used = used.rescaled(run.rescale_rows, run.rescale)
         group.append((used, _windows(run, used)))
         if sum(len(windows) for _, windows in group) >= WINDOWS_AT_A_TIME:
             yield group
@@ -252,7 +264,8 @@ def _windows(run: LocalizeRun, video: FeatureRows) -> list[Window]:
 
 def _batches(run: LocalizeRun, group: _Group) -> Iterator[list[_WindowOfVideo]]:
     all_windows = [_WindowOfVideo(video, window) for video, windows in group for window in windows]
-    at_a_time = WINDOWS_AT_A_TIME if run.num_snippets else 1  # whole videos are of any length
+    of_one_length = run.num_snippets or run.rescale_rows
+    at_a_time = WINDOWS_AT_A_TIME if of_one_length else 1
     for first in range(0, len(all_windows), at_a_time):
         yield all_windows[first : first + at_a_time]
 
@@ -262,8 +275,8 @@ def _best_cells(run: LocalizeRun, batch: list[_WindowOfVideo], classes: bool) ->
     """The best scored (cell, class) pairs of each window, (B, M), cut to their video."""
     features_BCT = _features(run, batch)
     num_rows = features_BCT.shape[2]
-    # The rows of a whole video, which is alone in its batch, are no padding.
-    valid = () if run.num_snippets else (features_BCT.new_ones(1, num_rows, dtype=torch.bool),)
+    # Whole videos in a batch are of one length, so that no row is padding.
+    valid = () if run.num_snippets else (features_BCT.new_ones(len(batch), num_rows, dtype=torch.bool),)
     best = _best_pairs(run.head.decode(run.head(features_BCT, *valid)), classes)  # type: ignore[operator]
     spans_B2 = torch.tensor(
         [(window.start / video.duration, window.end / video.duration) for video, window in batch], dtype=torch.float64
@@ -318,17 +331,23 @@ def _by_video(cells: Sequence[Cells], group: _Group) -> Cells:
 
 
 def _suppress(cells: Cells, post: PostConfig, keep: int) -> Cells:
-    """The best `keep` of each video (or window) after soft-NMS within each class."""
+    """The best `keep` of each video (or window) after soft-NMS within each class, or over all, and voting."""
     keep = min(keep, cells.scores.shape[1])
+    # Every class has a stretch of the axis for itself, so that one pass over a video suppresses within classes.
+    place_of_class_VM = torch.zeros_like(cells.labels) if post.class_agnostic else 2 * cells.labels
+    apart_VM2 = cells.segments + place_of_class_VM[..., None]
     if post.nms == "none":
         scores_VM, place_VM = cells.scores.topk(keep)
     else:
-        # Every class has a stretch of the axis for itself, so that one pass over a video suppresses within classes.
-        apart_VM2 = cells.segments + 2 * cells.labels[..., None]
         _, scores_VM, place_VM = soft_nms(
             apart_VM2, cells.scores, keep=keep, sigma=post.sigma, method=post.nms, length=1.0
         )
-    segments_VM2 = cells.segments.gather(1, place_VM[..., None].expand(-1, -1, 2))
+    place_VM2 = place_VM[..., None].expand(-1, -1, 2)
+    segments_VM2 = cells.segments.gather(1, place_VM2)
+    if post.voting is not None:
+        weight = post.voting_weight or "score-iou"
+        voted_VM2 = vote(apart_VM2.gather(1, place_VM2), apart_VM2, cells.scores, threshold=post.voting, weight=weight)
+        segments_VM2 = voted_VM2 - place_of_class_VM.gather(1, place_VM)[..., None]
     return Cells(segments_VM2, scores_VM, cells.labels.gather(1, place_VM))
 
 

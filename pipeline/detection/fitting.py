@@ -26,13 +26,19 @@ LONG = 0.95
 """Share of the segments that must fit into half a window: where windows overlap by half, these lie whole in one."""
 
 
-def rows_of_segments(store: FeatureStore, videos: Mapping[str, Video], labels: Sequence[str]) -> FloatArray:
-    """Lengths of all segments, (N,), in rows of the store; `videos` by the id that the store has for them."""
-    lengths = [
-        (seconds_N2[:, 1] - seconds_N2[:, 0]) / store.videos[video_id].timeline.stride
-        for video_id, video in videos.items()
-        for seconds_N2, _ in [segment_arrays(video, labels)]
-    ]
+def rows_of_segments(
+    store: FeatureStore, videos: Mapping[str, Video], labels: Sequence[str], *, rescale_rows: int | None = None
+) -> FloatArray:
+    """Lengths of all segments, (N,), in rows of the store, or in those that each video is brought to.
+
+    `videos` by the id that the store has for them.
+    """
+    lengths = []
+    for video_id, video in videos.items():
+        seconds_N2, _ = segment_arrays(video, labels)
+        stored = store.videos[video_id]
+        denser = 1.0 if rescale_rows is None else rescale_rows / stored.rows
+        lengths.append((seconds_N2[:, 1] - seconds_N2[:, 0]) * denser / stored.timeline.stride)
     return np.concatenate(lengths) if lengths else np.zeros(0)
 
 

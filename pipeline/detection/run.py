@@ -15,11 +15,11 @@ from pipeline.data.video import Decoder
 from pipeline.detection.detector import LocalizeRun, load_run
 from pipeline.detection.prediction import Prediction, Predictor, Processing, collect_videos, load_encoders
 from pipeline.encoding.progress import ExtractionProgress
-from pipeline.measures.detection_metrics import DetectionMetrics
+from pipeline.measures.detection_metrics import DetectionMetrics, ProposalMetrics
 from pipeline.terminal.outcome import Failure, Outcome
 from pipeline.training.run_folder import METRICS, read_run_json
 
-DETECTIONS = "detections.json"
+DETECTIONS, PROPOSALS = "detections.json", "proposals.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,12 @@ class Run(Outcome):
     def metrics(self) -> DetectionMetrics:
         """How good its detections in the validation videos are."""
         return DetectionMetrics.from_dict(read_run_json(self.path / METRICS, made_by="pipeline localize"))
+
+    @property
+    def proposal_metrics(self) -> ProposalMetrics | None:
+        """How good its segments are before others' video scores give them classes; None without such scores."""
+        metrics = read_run_json(self.path / METRICS, made_by="pipeline localize")
+        return ProposalMetrics.from_dict(metrics) if "auc" in metrics else None
 
     @property
     def detections(self) -> Detections:

@@ -4,8 +4,9 @@
     stretch          |--------------------|                 so many, from a place that is drawn; of shorter ones at
                                                             least nine tenths
 
-Stretches of one batch are padded at their end, and a mask says so (ActionFormer, section 4; its public code draws up to
-200 times for a stretch that holds a segment). Everything random follows from (seed, epoch, index).
+Where videos are brought to a fixed number of rows (ActivityNet), stretches are cut from these rows. Stretches of one
+batch are padded at their end, and a mask says so (ActionFormer, section 4; its public code draws up to 200 times for a
+stretch that holds a segment). Everything random follows from (seed, epoch, index).
 
 Shapes: B stretches, C channels, T rows, N segments.
 """
@@ -21,12 +22,20 @@ from numpy.typing import NDArray
 
 from pipeline.data.annotations import Video
 from pipeline.data.features import FeatureStore, load_finite
-from pipeline.detection.windows import FeatureArray, FloatArray, segment_arrays, whole_video
+from pipeline.detection.windows import (
+    FeatureArray,
+    FloatArray,
+    Rescale,
+    rescale_whole,
+    segment_arrays,
+    share_inside,
+    whole_video,
+)
 
 SHORTEST_SHARE = 0.9
 """Of a video that is no longer than a stretch may be, in training."""
 INSIDE_SHARE = 0.5
-"""A segment of which less lies in a stretch is not learnt from there."""
+"""A segment of which less lies in a stretch is not learnt from there; one of which less lies in its video, nowhere."""
 TRIES = 200
 
 
@@ -57,9 +66,11 @@ class TrainingSequences:
         video_ids: the videos, as the store calls them.
         segments: of each video, (N, 2) rows.
         labels: of each video, (N,) class indices.
-        left_out: the segments that lie behind the end of their video, by video and start.
+        left_out: the segments that lie mostly behind the end of their video, by video and start.
         longest: rows of a stretch at most.
         row_step: of the features, every `row_step`-th row is used.
+        rescale_rows: rows that every video is then brought to, by
+        rescale: this rule; None: videos stay as long as they are.
         seed: None: the same stretch in every epoch, to validate with.
     """
 
@@ -70,6 +81,8 @@ class TrainingSequences:
     left_out: Sequence[str]
     longest: int
     row_step: int
+    rescale_rows: int | None
+    rescale: Rescale
     seed: int | None
 
     def __len__(self) -> int:
@@ -79,7 +92,7 @@ class TrainingSequences:
         """The batch of these (epoch, index) pairs."""
         features, segments, labels = [], [], []
         for epoch, index in places:
-            features_TC = self.store.load(self.video_ids[index])[:: self.row_step]
+            features_TC = self._rows_of(self.video_ids[index])
             origin = (0, 0, index) if self.seed is None else (self.seed, epoch, index)
             drawn = draw_stretch(
                 len(features_TC), self.segments[index], longest=self.longest, rng=np.random.default_rng(origin)
@@ -88,6 +101,13 @@ class TrainingSequences:
             segments.append(drawn.segments.astype(np.float32))
             labels.append(self.labels[index][drawn.kept])
         return SequenceBatch(*pad(features), segments, labels)
+
+    def _rows_of(self, video_id: str) -> FeatureArray:
+        features_TC = self.store.load(video_id)[:: self.row_step]
+        if self.rescale_rows is None:
+            return features_TC
+        timeline = self.store.videos[video_id].timeline.every(self.row_step)
+        return rescale_whole(features_TC, timeline, self.rescale_rows, self.rescale)[0]
 
 
 def pad(sequences: Sequence[FeatureArray]) -> tuple[FeatureArray, NDArray[np.bool_]]:
@@ -114,10 +134,9 @@ def draw_stretch(num_rows: int, segments_N2: FloatArray, *, longest: int, rng: n
 
 
 def _cut(first: int, length: int, segments_N2: FloatArray, least_share: float = INSIDE_SHARE) -> Stretch:
-    inside_N2 = segments_N2.clip(first, first + length)
-    share_N = (inside_N2[:, 1] - inside_N2[:, 0]) / (segments_N2[:, 1] - segments_N2[:, 0])
+    share_N = share_inside(segments_N2, first, first + length)
     kept_N = (share_N >= least_share) & (share_N > 0)
-    return Stretch(first, first + length, inside_N2[kept_N] - first, kept_N)
+    return Stretch(first, first + length, segments_N2[kept_N].clip(first, first + length) - first, kept_N)
 
 
 def training_sequences(
@@ -127,15 +146,17 @@ def training_sequences(
     *,
     longest: int,
     row_step: int,
+    rescale_rows: int | None = None,
+    rescale: Rescale = "linear",
     seed: int | None,
 ) -> TrainingSequences:
-    """The videos that have segments.
+    """The videos that have segments of which at least half lies in them; what reaches behind their end is cut off.
 
     Args:
         store: where the features are.
         videos: annotated videos by the id that the store has for them.
         labels: class names; segments of other classes are left out.
-        longest, row_step, seed: as in `TrainingSequences`.
+        longest, row_step, rescale_rows, rescale, seed: as in `TrainingSequences`.
 
     Raises:
         ValueError: features that are not finite.
@@ -144,12 +165,15 @@ def training_sequences(
     left_out: list[str] = []
     for video_id, video in videos.items():
         seconds_N2, labels_N = segment_arrays(video, labels)
-        num_rows = len(load_finite(store, video_id)[::row_step])
-        whole = whole_video(store.videos[video_id].timeline.every(row_step), num_rows)
+        num_features = len(load_finite(store, video_id)[::row_step])
+        whole = whole_video(store.videos[video_id].timeline.every(row_step), num_features)
+        there_N = share_inside(seconds_N2, *whole) >= INSIDE_SHARE
+        num_rows = num_features if rescale_rows is None else rescale_rows
         rows_N2 = whole.to_rows(seconds_N2, num_rows).clip(0, num_rows)
-        there_N = rows_N2[:, 1] > rows_N2[:, 0]
         left_out += [f"{video_id} at {start:g} s" for start in seconds_N2[~there_N, 0]]
         if there_N.any():
             chosen[video_id] = rows_N2[there_N], labels_N[there_N]
     rows, indices = zip(*chosen.values(), strict=True) if chosen else ((), ())
-    return TrainingSequences(store, list(chosen), rows, indices, left_out, longest, row_step, seed)
+    return TrainingSequences(
+        store, list(chosen), rows, indices, left_out, longest, row_step, rescale_rows, rescale, seed
+    )

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.annotations import AMBIGUOUS, Video
 from pipeline.data.features import FeatureStore, StoredVideo, load_finite, rescale_bins, rescale_linear, take_rows
-from pipeline.data.snippets import Timeline
+from pipeline.data.snippets import Timeline, timeline_of_shares
 
 FloatArray = NDArray[np.float64]
 FeatureArray = NDArray[np.float32]
@@ -88,6 +88,19 @@ def whole_video(timeline: Timeline, num_features: int) -> Window:
     return Window(timeline.edge(0), timeline.edge(num_features))
 
 
+def rescale_whole(
+    features_TC: FeatureArray, timeline: Timeline, num_rows: int, rescale: Rescale
+) -> tuple[FeatureArray, Timeline]:
+    """The features of a whole video brought to `num_rows` rows, (num_rows, C), and which seconds these stand for.
+
+    They share the seconds of the rows that were there: by ActionFormer's public code for ActivityNet, which counts
+    frames, (T-1)·stride + window of them for T rows. Where windows neither overlap nor leave gaps, that is the same.
+    """
+    whole = whole_video(timeline, len(features_TC))
+    rescaled_TC = RESCALE[rescale](features_TC, timeline, *whole, num_rows)
+    return rescaled_TC, timeline_of_shares(num_rows, whole.end, whole.start)
+
+
 def windows_of(
     timeline: Timeline, num_features: int, duration: float, *, num_rows: int | None, longest: float, rescale: Rescale
 ) -> list[Window]:
@@ -102,15 +115,21 @@ def windows_of(
     return cut_windows(duration, longest)
 
 
+def share_inside(segments_N2: FloatArray, start: float, end: float) -> FloatArray:
+    """How much of each segment lies between `start` and `end`, (N,), from 0 to 1."""
+    cut_N2 = segments_N2.clip(start, end)
+    share_N: FloatArray = (cut_N2[:, 1] - cut_N2[:, 0]) / (segments_N2[:, 1] - segments_N2[:, 0])
+    return share_N
+
+
 def segments_inside(segments_N2: FloatArray, window: Window) -> NDArray[np.bool_]:
     """Which segments (seconds) a window has as targets: those of which more than 90 % lie in it.
 
     One that is cut deeper would teach that actions end where windows do. As windows overlap by half, every segment of
     up to half a window lies wholly in one of them.
     """
-    cut_N2 = segments_N2.clip(*window)
-    share_N: FloatArray = (cut_N2[:, 1] - cut_N2[:, 0]) / (segments_N2[:, 1] - segments_N2[:, 0])
-    return share_N > INSIDE_SHARE
+    inside_N: NDArray[np.bool_] = share_inside(segments_N2, *window) > INSIDE_SHARE
+    return inside_N
 
 
 def segments_to_learn(segments_N2: FloatArray, window: Window, rescale: Rescale) -> NDArray[np.bool_]:

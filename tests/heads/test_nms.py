@@ -1,18 +1,20 @@
-"""Soft-NMS against a loop over the boxes of one video."""
+"""Soft-NMS and voting against loops over the boxes of one video."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from reference_actionformer import vote as slow_vote
 from reference_gtad import soft_nms as slow_soft_nms
 from torch import Tensor
 
 import heads.nms
-from heads.nms import soft_nms
+from heads.nms import soft_nms, vote
 
 
 def random_boxes(seed: int, videos: int, boxes: int) -> tuple[Tensor, Tensor]:
@@ -87,3 +89,50 @@ def test_nothing_to_keep(videos: int, boxes: int) -> None:
     assert not segments.any()
     assert not scores.any()
     assert not index.any()
+
+
+# --- Voting -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weight", ["score-iou", "score"])
+@given(seed=st.integers(0, 1000), boxes=st.integers(1, 25), keep=st.integers(1, 30), threshold=st.floats(0.01, 1.0))
+def test_votes_equal_the_loop(weight: Any, seed: int, boxes: int, keep: int, threshold: float) -> None:
+    segments, scores = random_boxes(seed, 3, boxes)
+    kept, kept_scores, _ = soft_nms(segments, scores, keep=keep)
+    voted = vote(kept, segments, scores, threshold=threshold, weight=weight)
+    for video in range(3):
+        number = int((kept_scores[video] > 0).sum())
+        expected = [
+            slow_vote(segment, segments[video].tolist(), scores[video].tolist(), threshold, weight)
+            for segment in kept[video, :number].tolist()
+        ]
+        assert voted[video, :number].tolist() == [pytest.approx(segment, rel=1e-9) for segment in expected]
+        assert not voted[video, number:].any()  # padding
+
+
+def test_votes_by_hand() -> None:
+    # Beside [0, 10] itself, [1, 10] has an IoU of 0.9 with it, [0, 8] one of 0.8.
+    segments = torch.tensor([[[0.0, 10.0], [1.0, 10.0], [0.0, 8.0], [20.0, 30.0]]])
+    scores = torch.tensor([[0.9, 0.6, 0.5, 0.7]])
+
+    def voted(weight: Any, threshold: float) -> list[float]:
+        moved: list[float] = vote(segments[:, :1], segments, scores, threshold=threshold, weight=weight)[0, 0].tolist()
+        return moved
+
+    assert voted("score-iou", 0.9) == pytest.approx([0.54 / 1.44, 10])
+    assert voted("score", 0.9) == pytest.approx([0.6 / 1.5, 10])
+    assert voted("score-iou", 0.8) == pytest.approx([0.54 / 1.84, (9 + 5.4 + 3.2) / 1.84])
+    assert voted("score", 0.95) == [0, 10]
+
+
+def test_votes_in_portions_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    segments, scores = random_boxes(0, 4, 9)
+    whole = vote(segments, segments, scores, threshold=0.3)
+    monkeypatch.setattr(heads.nms, "_BOXES_AT_A_TIME", 80)
+    torch.testing.assert_close(vote(segments, segments, scores, threshold=0.3), whole, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(("videos", "kept", "boxes"), [(0, 4, 5), (2, 0, 5), (2, 4, 0)])
+def test_nothing_to_vote_for(videos: int, kept: int, boxes: int) -> None:
+    segments = torch.ones(videos, kept, 2)
+    assert torch.equal(vote(segments, torch.ones(videos, boxes, 2), torch.ones(videos, boxes), threshold=0.5), segments)

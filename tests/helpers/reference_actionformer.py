@@ -214,3 +214,15 @@ def decode(
                 found.append(((start, end), score, label))
         first += size
     return found
+
+
+def vote(kept: Segment, segments: Sequence[Segment], scores: Sequence[float], threshold: float, weight: str) -> Segment:
+    """The mean of the segments that overlap a kept one enough, weighted; the kept one itself if there is none."""
+    start = end = total = 0.0
+    for segment, score in zip(segments, scores, strict=True):
+        overlap = max(0.0, min(segment[1], kept[1]) - max(segment[0], kept[0]))
+        iou = overlap / ((segment[1] - segment[0]) + (kept[1] - kept[0]) - overlap)
+        if iou >= threshold:
+            share = score * iou if weight == "score-iou" else score
+            start, end, total = start + share * segment[0], end + share * segment[1], total + share
+    return (start / total, end / total) if total > 0 else kept

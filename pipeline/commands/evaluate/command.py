@@ -40,7 +40,7 @@ def run(config: EvaluateConfig) -> Metrics:
     """`pipeline evaluate`: print the metrics, and write them if asked."""
     metrics, notes = evaluate(config)
     print_counts(notes)
-    say("\n".join(_table(metrics)))
+    say(format_metrics(metrics))
     if config.json is not None:
         write_json(config.json, metrics)
     return TASKS[config.task].outcome.from_dict(metrics)
@@ -58,11 +58,11 @@ def evaluate(config: EvaluateConfig) -> tuple[dict[str, Any], dict[str, int]]:
     return TASKS[config.task].measure(truth, detections, config.tiou or ACTIVITYNET_TIOU), notes
 
 
-def _table(metrics: Mapping[str, Any]) -> list[str]:
-    """The metrics as lines for the terminal."""
+def format_metrics(metrics: Mapping[str, Any]) -> str:
+    """The metrics of one task, or of both, as lines for the terminal."""
+    rows = []
     if "map" in metrics:
         rows = [(f"mAP@{tiou:.2f}", value) for tiou, value in zip(metrics["tiou"], metrics["map"], strict=True)]
         rows.append(("average mAP", metrics["average_map"]))
-    else:
-        rows = [(name.upper(), value) for name, value in metrics.items()]
-    return [f"{name:<12} {value:6.2f} %" for name, value in rows]
+    rows += [(name.upper(), value) for name, value in metrics.items() if name not in ("tiou", "map", "average_map")]
+    return "\n".join(f"{name:<12} {value:6.2f} %" for name, value in rows)

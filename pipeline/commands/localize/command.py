@@ -6,6 +6,7 @@
                                            of merged features, encoder_1.safetensors and so on; of refined ones,
                                            sola.safetensors too
     RUN/detections.json, metrics.json      what the head finds in the validation subset, and how good that is
+    RUN/proposals.json                     with --video-scores: the same before these give it classes
 
 beside what every run folder holds (`pipeline.training.run_folder`).
 """
@@ -16,7 +17,6 @@ import math
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -31,12 +31,12 @@ from pipeline.commands.localize.video_scores import VideoScores, read_video_scor
 from pipeline.data.annotations import Annotations, Video, read_annotations
 from pipeline.data.detections import Detections
 from pipeline.data.features import SOLA_WEIGHTS, FeatureStore, load_finite
-from pipeline.data.files import copy_whole, match_ids
+from pipeline.data.files import copy_whole, match_ids, write_json
 from pipeline.detection.detector import PROPOSAL, FeatureRows, LocalizeRun, build_head, detect_all, save_run
 from pipeline.detection.fitting import FEWEST_ROWS, fitting_row_step, rows_of_segments
-from pipeline.detection.run import DETECTIONS, Run
+from pipeline.detection.run import DETECTIONS, PROPOSALS, Run
 from pipeline.detection.sequences import SequenceBatch, TrainingSequences, training_sequences
-from pipeline.detection.windows import FloatArray, TrainingWindows, WindowBatch, cut_training_windows
+from pipeline.detection.windows import FloatArray, TrainingWindows, WindowBatch, cut_training_windows, segment_arrays
 from pipeline.options.heads import head_options, option_key
 from pipeline.terminal.notes import print_counts, print_note, progress, remark, say, some
 from pipeline.training.batches import load_batches
@@ -62,15 +62,7 @@ def run(config: LocalizeConfig) -> Run:
     _train(config, data, localizer)
     save_run(localizer)
     _detect(config, data, localizer)
-    scored = EvaluateConfig(
-        ground_truth=config.annotations,
-        annotation_format=config.annotation_format,
-        predictions=config.out / DETECTIONS,
-        subset=config.val_subset,
-        tiou=config.tiou,
-        json=config.out / METRICS,
-    )
-    evaluate.run(scored)
+    _score(config)
     return _run(config)
 
 
@@ -194,25 +186,26 @@ def _unannotated(store: FeatureStore, annotations: Annotations) -> list[str]:
 def _fitted(config: LocalizeConfig, data: LocalizeData) -> LocalizeConfig:
     """The options with what is left to the lengths of the training segments; says these lengths."""
     name, options = option_key(config.head), head_options(config)
-    lengths_N = rows_of_segments(data.store, data.train, data.labels)
-    num_snippets = getattr(options, "num_snippets", None)
-    step = fitting_row_step(lengths_N, num_snippets) if config.row_step is None else config.row_step
+    lengths_N = rows_of_segments(data.store, data.train, data.labels, rescale_rows=config.rescale_rows)
+    step = config.row_step
+    if step is None:
+        step = 1 if config.rescale_rows else fitting_row_step(lengths_N, getattr(options, "num_snippets", None))
+    rows_N = lengths_N if config.rescale_rows else lengths_N / step
     if hasattr(options, "fitted"):
-        options = options.fitted(lengths_N.max() / step)
-    stride = median(data.store.videos[video_id].timeline.stride for video_id in data.train)
-    _say_lengths(lengths_N * stride, step * stride, getattr(options, "num_levels", None))
+        options = options.fitted(rows_N.max())
+    _say_lengths(data, rows_N, getattr(options, "num_levels", None))
     return replace(config, row_step=step, **{name: options})
 
 
-def _say_lengths(seconds_N: FloatArray, row: float, num_levels: int | None) -> None:
-    """How long segments are beside a row of `row` seconds."""
-    middle = float(np.median(seconds_N))
+def _say_lengths(data: LocalizeData, rows_N: FloatArray, num_levels: int | None) -> None:
+    """How long segments are, in seconds and in the rows that the head gets."""
+    seconds_N = np.concatenate([segment_arrays(video, data.labels)[0] for video in data.train.values()]) @ (-1, 1)
     levels = "" if num_levels is None else f", {num_levels} levels"
     remark(
-        f"segments to learn from last {seconds_N.min():.3g} to {seconds_N.max():.3g} s, in the median {middle:.3g} s, "
-        f"which is {middle / row:.3g} rows of {row:.3g} s{levels}"
+        f"segments to learn from last {seconds_N.min():.3g} to {seconds_N.max():.3g} s, in the median "
+        f"{np.median(seconds_N):.3g} s, which is {np.median(rows_N):.3g} rows{levels}"
     )
-    if middle < FEWEST_ROWS * row:
+    if np.median(rows_N) < FEWEST_ROWS:
         remark("note: with so few rows, short segments cannot be told apart; extract with a smaller sampling.step")
 
 
@@ -226,9 +219,15 @@ def _build(config: LocalizeConfig, data: LocalizeData) -> LocalizeRun:
         **asdict(head_options(config)),
     }
     unified = None if config.unified is None else {"channels": channels, **asdict(config.unified)}
+    head = build_head(config.head, arguments, unified, named=[config.head])
+    if head.num_snippets is not None and config.rescale_rows is not None:
+        raise ValueError(
+            f"rescale_rows is {config.rescale_rows}, but head {config.head!r} sees windows of {head.num_snippets} rows "
+            f"rather than whole videos; leave it out and give --{option_key(config.head)}.num-snippets"
+        )
     return LocalizeRun(
         path=config.out,
-        head=build_head(config.head, arguments, unified, named=[config.head]),
+        head=head,
         name=config.head,
         arguments=arguments,
         labels=data.labels if config.classes else (PROPOSAL,),
@@ -236,6 +235,7 @@ def _build(config: LocalizeConfig, data: LocalizeData) -> LocalizeRun:
         post=config.post,
         header=data.store.header,
         row_step=config.row_step or 1,
+        rescale_rows=config.rescale_rows,
         unified=unified,
     )
 
@@ -271,7 +271,14 @@ def _training_data(
     if localizer.num_snippets is None:
         seed = config.training.seed if role == "train" else None
         found = training_sequences(
-            data.store, videos, data.labels, longest=localizer.crop_rows, row_step=localizer.row_step, seed=seed
+            data.store,
+            videos,
+            data.labels,
+            longest=localizer.crop_rows,
+            row_step=localizer.row_step,
+            rescale_rows=config.rescale_rows,
+            rescale=config.rescale,
+            seed=seed,
         )
     else:
         found = cut_training_windows(
@@ -285,9 +292,9 @@ def _training_data(
             row_step=localizer.row_step,
         )
     length, cure = _window_length(config, localizer)
-    where = "" if length is None else f"lie in no window of {length} by more than 90 %, or "
+    where = "lie mostly" if length is None else f"lie in no window of {length} by more than 90 %, or lie"
     print_note(
-        f"segments ({role}) {where}lie behind the end of their video; nothing is learnt from them: {cure}, or check "
+        f"segments ({role}) {where} behind the end of their video; nothing is learnt from them: {cure}, or check "
         "the video files",
         found.left_out,
     )
@@ -337,6 +344,7 @@ def _detect(config: LocalizeConfig, data: LocalizeData, localizer: LocalizeRun) 
     watched = progress(found, "detecting", total=len(data.val))
     results = {video.id: detections for video, detections in zip(data.val.values(), watched, strict=True)}
     if scores is not None:
+        Detections.from_videos(results).to_json(config.out / PROPOSALS)
         least = max(config.post.min_score, 0.0)
         results = {name: scores.fuse(name, proposals, config.fusion, least) for name, proposals in results.items()}
     Detections.from_videos(results).to_json(config.out / DETECTIONS)
@@ -346,3 +354,25 @@ def _feature_rows(data: LocalizeData) -> Iterator[FeatureRows]:
     for video_id in data.val:
         stored = data.store.videos[video_id]
         yield FeatureRows(load_finite(data.store, video_id), stored.timeline, stored.duration)
+
+
+def _score(config: LocalizeConfig) -> None:
+    """Print how good the detections are, and the proposals that they were made of, if any; write it, last of all files.
+
+    Proposals are scored as they are before they have classes: with classes each is there several times, and its
+    classes' scores order it among others.
+    """
+    detections = EvaluateConfig(
+        ground_truth=config.annotations,
+        annotation_format=config.annotation_format,
+        predictions=config.out / DETECTIONS,
+        subset=config.val_subset,
+        tiou=config.tiou,
+    )
+    metrics, notes = evaluate.evaluate(detections)
+    print_counts(notes)
+    if config.video_scores is not None:
+        proposals = replace(detections, predictions=config.out / PROPOSALS, task="proposal", tiou=None)
+        metrics |= evaluate.evaluate(proposals)[0]
+    say(evaluate.format_metrics(metrics))
+    write_json(config.out / METRICS, metrics)

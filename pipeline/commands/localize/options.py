@@ -37,9 +37,12 @@ class LocalizeConfig:
     val_subset: str = "validation"
     """Subset that is detected in and scored."""
     rescale: Literal["linear", "bins", "none"] = "linear"
-    """For heads that see windows of T rows: how features are brought to them, by linear interpolation, or by the mean
+    """How features are brought to the T rows of a window, or to `rescale_rows`: by linear interpolation, or by the mean
     over bins of BSN and G-TAD. `none`: not at all; windows are T rows as they are, each half over the next, filled up
     with zeros (G-TAD on THUMOS14)."""
+    rescale_rows: int | None = None
+    """For heads that see videos whole: bring every video to this many rows, however long it is, in training and in
+    prediction (ActionFormer on ActivityNet: 192). Left out: videos keep their rows."""
     row_step: int | None = 1
     """Use every n-th row of the features (G-TAD on THUMOS14's features of every frame: 5). `null`: as the lengths of
     the training segments ask for (`pipeline.detection.fitting`), which is said, and holds for prediction too."""
@@ -55,10 +58,11 @@ class LocalizeConfig:
     head's own: UntrimmedNet's .npy for THUMOS14, or a JSON {"results": {VIDEO_ID: [scores]}, "class": [names]} as
     CUHK's for ActivityNet. The two best scores of a video must not be negative, which a logit can be. `predict` has the
     head's own classes alone."""
-    fusion: Literal["top2", "top1-share"] = "top2"
+    fusion: Literal["top2", "top2-sqrt", "top1-share"] = "top2"
     """How `video_scores` give classes. `top2`: each segment once for each of the video's two best classes, its score
-    times theirs (ActivityNet, THUMOS14). `top1-share`: once for the best one, times its share in the sum of the two
-    (HACS)."""
+    times theirs (G-TAD and BMN on ActivityNet and THUMOS14). `top2-sqrt`: the square root of that (ActionFormer and
+    TriDet on ActivityNet), which orders segments alike. `top1-share`: once for the best one, times its share in the sum
+    of the two (G-TAD on HACS)."""
     post: PostConfig = field(default_factory=PostConfig)
     tiou: tuple[float, ...] = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
     """tIoU thresholds of the metrics."""
@@ -70,3 +74,8 @@ class LocalizeConfig:
     def __post_init__(self) -> None:
         if self.row_step is not None and self.row_step < 1:
             raise ValueError(f"row_step is {self.row_step}; it must be at least 1")
+        if self.rescale_rows is not None and (self.rescale_rows < 1 or self.rescale == "none"):
+            raise ValueError(
+                f"rescale_rows is {self.rescale_rows} and rescale {self.rescale!r}: to bring videos to a number of "
+                "rows takes at least 1 of them, and a rule: linear, or bins"
+            )

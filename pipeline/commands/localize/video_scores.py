@@ -16,10 +16,13 @@ Shapes: K classes.
 
 from __future__ import annotations
 
+import math
+import operator
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +72,23 @@ def top1_share(scores_K: FloatArray) -> dict[int, float]:
     return {int(scores_K.argmax()): float(best[0] / best.sum())}
 
 
-FUSION: Mapping[str, Callable[[FloatArray], dict[int, float]]] = {"top2": top2, "top1-share": top1_share}
+class Fusion(NamedTuple):
+    """A published rule: which classes a video's segments have, with which weights, and what a segment then scores."""
+
+    classes: Callable[[FloatArray], dict[int, float]]
+    score: Callable[[float, float], float] = operator.mul
+
+
+def geometric_mean(first: float, second: float) -> float:
+    """As ActionFormer and TriDet have it for ActivityNet: a product that is still on the scale of its factors."""
+    return math.sqrt(first * second)
+
+
+FUSION: Mapping[str, Fusion] = {
+    "top2": Fusion(top2),
+    "top2-sqrt": Fusion(top2, geometric_mean),
+    "top1-share": Fusion(top1_share),
+}
 
 
 def _best_first(scores_K: FloatArray) -> NDArray[np.int64]:
@@ -89,20 +108,21 @@ class VideoScores:
     by_video: Mapping[str, FloatArray]
 
     def fuse(self, video_id: str, proposals: Iterable[Detection], rule: str, min_score: float) -> list[Detection]:
-        """Each proposal once for each class that the rule chooses, best first, their scores multiplied.
+        """Each proposal once for each class that the rule chooses, best first, with the score that the rule gives it.
 
         A video without scores has no detections; those of at most `min_score` are left out.
         """
         if video_id not in self.by_video:
             return []
-        chosen = FUSION[rule](self.by_video[video_id])
+        fusion = FUSION[rule]
+        chosen = fusion.classes(self.by_video[video_id])
         fused = [
-            Detection(proposal.start, proposal.end, self.labels[k], proposal.score * weight)
+            Detection(proposal.start, proposal.end, self.labels[k], fusion.score(proposal.score, weight))
             for proposal in proposals
             for k, weight in chosen.items()
-            if proposal.score * weight > min_score
         ]
-        return sorted(fused, key=lambda detection: -detection.score)
+        enough = [detection for detection in fused if detection.score > min_score]
+        return sorted(enough, key=lambda detection: -detection.score)
 
 
 # --- The files --------------------------------------------------------------------------------------------------------

@@ -7,7 +7,9 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from reference_actionformer import vote as slow_vote
 from torch import Tensor, nn
 
 from heads.actionformer import ActionFormer
@@ -61,12 +63,16 @@ def iou(a: Detection, b: Detection) -> float:
 
 
 def detect_slowly(run: LocalizeRun, video: FeatureRows) -> list[Detection]:
-    """Soft-NMS within each class over the cells of all windows, then the best of all classes."""
+    """Soft-NMS and voting within each class, or over all, over the cells of all windows; then the best of all."""
     found: dict[str, list[Detection]] = {label: [] for label in LABELS}
     for window in cut_windows(video.duration, run.post.window):
         for label, cells in cells_of(run, video, window).items():
-            found[label] += cells
-    kept = [detection for cells in found.values() for detection in suppress_slowly(cells, run.post, video.duration)]
+            found["any" if run.post.class_agnostic else label] = found.get("any", found[label]) + cells
+    kept = [
+        vote_slowly(detection, cells, run.post)
+        for cells in found.values()
+        for detection in suppress_slowly(cells, run.post, video.duration)
+    ]
     return sorted(kept, key=lambda detection: -detection.score)[: run.post.max_detections]
 
 
@@ -93,6 +99,15 @@ def suppress_slowly(cells: list[Detection], post: PostConfig, duration: float) -
     return [cell for cell in kept + cells if cell.score > post.min_score]
 
 
+def vote_slowly(kept: Detection, cells: list[Detection], post: PostConfig) -> Detection:
+    if post.voting is None:
+        return kept
+    segments, scores = [(cell.start, cell.end) for cell in cells], [cell.score for cell in cells]
+    weight = post.voting_weight or "score-iou"
+    start, end = slow_vote((kept.start, kept.end), segments, scores, post.voting, weight)
+    return replace(kept, start=start, end=end)
+
+
 def decay(cell: Detection, best: Detection, post: PostConfig, duration: float) -> float:
     overlap = iou(cell, best)
     if post.nms == "bmn" and overlap <= 0.5 + 0.4 * (best.end - best.start) / duration:
@@ -104,7 +119,14 @@ def as_rows(detections: list[Detection]) -> list[Any]:
     return [(d.label, *(pytest.approx(value, abs=1e-6) for value in (d.start, d.end, d.score))) for d in detections]
 
 
-@pytest.mark.parametrize("changes", [{}, {"nms": "bmn"}, {"nms": "none"}, {"min_score": 0.6}, {"max_detections": 999}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({}, {"nms": "bmn"}, {"nms": "none"}, {"min_score": 0.6}, {"max_detections": 999}),
+        *({"class_agnostic": True}, {"class_agnostic": False}, {"voting": 0.5}, {"nms": "none", "voting": 0.5}),
+        *({"voting": 0.5, "voting_weight": "score"}, {"voting": 0.5, "class_agnostic": True}),
+    ],
+)
 @pytest.mark.parametrize("duration", [12.0, 100.0])
 def test_detections_equal_the_slow_form(changes: dict[str, Any], duration: float) -> None:
     run, video = make_run(replace(POST, **changes)), make_video(duration, seed=1)
@@ -324,3 +346,63 @@ def test_a_joined_recording_gives_what_its_parts_give_but_for_the_seams() -> Non
         alone = inside(detect(run, part, Timeline(0, 1, 1), 300.0), 0)
         assert len(alone) > 100
         np.testing.assert_allclose(inside(joined, 300 * number), alone, atol=1e-4)
+
+
+def test_a_threshold_for_votes_that_is_no_iou() -> None:
+    for threshold in (0.0, 1.5):
+        with pytest.raises(
+            ValueError, match=rf"post\.voting is {threshold}; as an IoU it must be above 0 and at most 1"
+        ):
+            PostConfig(voting=threshold)
+
+
+class Ramp(nn.Module):
+    """Finds one segment of a whole video, between the rows whose features are next to 0.25 and to 0.75."""
+
+    num_snippets = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+        self.seen: list[tuple[int, ...]] = []
+
+    def forward(self, feats_BCT: Tensor, valid_BT: Tensor) -> Tensor:
+        assert valid_BT.shape == (len(feats_BCT), feats_BCT.shape[2])
+        assert valid_BT.all()
+        self.seen.append(tuple(feats_BCT.shape))
+        return feats_BCT[:, 0] * self.gain
+
+    def decode(self, output: Tensor) -> ScoredSegments:
+        edges = [(output - place).abs().argmin(dim=1) + 0.5 for place in (0.25, 0.75)]
+        return ScoredSegments(
+            torch.stack(edges, dim=1)[:, None], torch.ones(len(output), 1), torch.zeros(len(output), 1).long()
+        )
+
+
+@pytest.mark.parametrize(("rescale", "row_step"), [("linear", 1), ("linear", 2), ("bins", 1)])
+def test_whole_videos_that_are_brought_to_some_rows_have_their_segments_in_seconds(
+    rescale: Literal["linear", "bins"], row_step: int
+) -> None:
+    """Features that are the seconds as shares of the video: whatever its rows were, the middle half is found there."""
+    run = replace(whole_run(), head=Ramp(), rescale=rescale, rescale_rows=64, row_step=row_step)
+    videos = []
+    for rows, timeline in ((30, Timeline(0, 0.5, 0.5)), (400, Timeline(2.0, 0.1, 0.3)), (64, Timeline(0, 1, 1))):
+        first, last = timeline.edge(0), timeline.edge(rows)
+        shares_T = (timeline.centers(rows) - first) / (last - first)
+        features_TC = np.stack([shares_T, shares_T], axis=1).astype(np.float32)
+        videos.append((FeatureRows(features_TC, timeline, timeline.end(rows)), first, last))
+    together = list(detect_all(run, [video for video, *_ in videos]))
+    assert run.head.seen == [(3, 2, 64)]  # videos of one length go through together
+    for [found], (video, first, last) in zip(together, videos, strict=True):
+        expected = (first + (last - first) / 4, first + 3 * (last - first) / 4)
+        assert (found.start, found.end) == pytest.approx(expected, abs=(last - first) / 64)
+        assert as_rows([found]) == [(d.label, d.start, d.end, d.score) for d in detect(run, *video)]
+
+
+def test_bringing_to_rows_is_torchs_interpolation() -> None:
+    features_TC = np.random.default_rng(0).standard_normal((37, 3)).astype(np.float32)
+    video = FeatureRows(features_TC, Timeline(0, 0.64, 0.64), 24.0).rescaled(19, "linear")
+    expected = F.interpolate(torch.from_numpy(features_TC.T)[None], size=19, mode="linear", align_corners=False)[0]
+    np.testing.assert_allclose(video.features.T, expected, rtol=1e-4, atol=1e-5)
+    assert (video.timeline.edge(0), video.timeline.edge(19)) == pytest.approx((0, 37 * 0.64))
+    assert video.duration == 24.0

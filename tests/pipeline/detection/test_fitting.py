@@ -63,5 +63,6 @@ def test_lengths_in_rows(tmp_path: Path) -> None:
     videos = {name: Video(name, None, "training", segments) for name in "ab"}
     store = FeatureStore.open(tmp_path / "store")
     np.testing.assert_allclose(rows_of_segments(store, videos, ["x"]), [4, 20])
+    np.testing.assert_allclose(rows_of_segments(store, videos, ["x"], rescale_rows=5), [2, 10])
     assert not len(rows_of_segments(store, {}, ["x"]))
     assert math.isclose(rows_of_segments(store, videos, ["x", "other"]).sum(), 4 + 8 + 20 + 40)

@@ -66,6 +66,32 @@ def store(tmp_path: Path) -> FeatureStore:
     return FeatureStore.open(tmp_path / "store")
 
 
+def test_segments_of_which_less_than_half_is_in_the_video_are_not_learnt_from(store: FeatureStore) -> None:
+    ends = {24.0: True, 24.1: False}  # of segments from 18 s, where the video lasts until 21 s
+    for end, there in ends.items():
+        videos = {"a": Video("a", 21.0, "training", (Segment(3.0, 5.0, "x"), Segment(18.0, end, "x")))}
+        data = training_sequences(store, videos, ["x"], longest=100, row_step=1, seed=None)
+        assert data.segments[0].tolist() == [[4.0, 8.0], [34.0, 40.0]][: 1 + there]
+        assert data.left_out == ([] if there else ["a at 18 s"])
+
+
+def test_videos_that_are_brought_to_some_rows(store: FeatureStore) -> None:
+    """40 and 7 rows as 10; stretches are then cut from the 10."""
+    videos = {name: VIDEOS[name] for name in "ab"}
+    data = training_sequences(store, videos, ["x", "y"], longest=10, row_step=1, rescale_rows=10, seed=3)
+    for rows, expected in zip(data.segments, ([[1.0, 2.0]], [[0.0, 20 / 7]]), strict=True):
+        np.testing.assert_allclose(rows, expected)
+    lengths, numbers = set(), np.arange(40.0).reshape(10, 4).mean(axis=1)  # of the rows of video a, four by four
+    for epoch in range(30):
+        batch = data[[(epoch, 0), (epoch, 1)]]
+        lengths |= set(batch.valid.sum(axis=1).tolist())
+        features_T = batch.features[0, 0, batch.valid[0]]
+        first = int(np.abs(numbers - features_T[0]).argmin())
+        np.testing.assert_allclose(features_T, numbers[first : first + len(features_T)], rtol=1e-6)
+        assert batch.segments[0][0].tolist() == [max(1.0 - first, 0.0), 2.0 - first]
+    assert lengths == {9, 10}
+
+
 VIDEOS = {
     "a": Video("a", 21.0, "training", (Segment(3.0, 5.0, "x"), Segment(30.0, 40.0, "x"))),
     "b": Video("b", 4.5, "training", (Segment(1.0, 2.0, "y"),)),

@@ -70,11 +70,18 @@ CASES: list[tuple[str, Write, Callable[[int], Video], int, float]] = [
     ("activitynet/localize_gtad_i3d", write_bsn, activitynet, 2048, 16 / 25),
     ("activitynet/localize_lofi", write_bsn, activitynet, 512, DURATION / 100),
     ("activitynet/localize_bmn_tsn", write_bsn, activitynet, 400, DURATION / 100),
+    ("activitynet/localize_bmn_tsp", write_bsn, activitynet, 512, 16 / 15),
+    ("activitynet/localize_bmn_i3d", write_bsn, activitynet, 2048, 16 / 25),
+    ("activitynet/localize_actionformer_tsn", write_bsn, activitynet, 400, 16 / 30),
+    ("activitynet/localize_actionformer_tsp", write_bsn, activitynet, 512, 16 / 15),
+    ("activitynet/localize_actionformer_i3d", write_bsn, activitynet, 2048, 16 / 25),
     ("hacs/localize_gtad_i3d", write_hacs, activitynet, 2048, 0.5),
+    ("hacs/localize_actionformer_i3d", write_hacs, activitynet, 2048, 0.5),
     ("thumos14/localize_gtad_tsn", write_thumos14_tables, thumos14, 2048, 1 / 30),
     ("thumos14/localize_gtad_tsp", write_thumos14_tables, thumos14, 512, 1 / 15),
     ("thumos14/localize_gtad_i3d", write_thumos14_texts, thumos14, 2048, 4 / 30),
     ("thumos14/localize_actionformer_i3d", write_thumos14_texts, thumos14, 2048, 4 / 30),
+    ("thumos14/localize_actionformer_tsp", write_actionformer_thumos14, thumos14, 512, 1 / 15),
     ("thumos14/localize_gtad_i3d", write_gtad_thumos14, thumos14, 2048, 4 / 30),
     ("thumos14/localize_gtad_i3d", write_actionformer_thumos14, thumos14, 2048, 4 / 30),
 ]
@@ -152,6 +159,24 @@ def test_actionformer_on_thumos14_has_the_numbers_of_its_public_code() -> None:
     training = config.training
     assert (training.optimizer, training.lr, training.weight_decay, training.batch_size) == ("adamw", 1e-4, 0.05, 2)
     assert (training.epochs, training.warmup_epochs, training.lr_schedule) == (35, 5, "cosine")
+    assert (training.clip_grad_norm, training.ema_decay, training.decay_only) == (1.0, 0.999, "matrices")
+    assert training.keep == "last"
+
+
+@pytest.mark.parametrize("features", ["tsp", "i3d", "tsn"])
+def test_actionformer_on_activitynet_has_the_numbers_of_its_public_code(features: str) -> None:
+    words = ["--features", "STORE", "--annotations", "GT.json", "--out", "RUN"]
+    name = f"activitynet/localize_actionformer_{features}"
+    config: Any = flags.parse("localize", LocalizeConfig, [*words, "--config", name])
+    assert config.actionformer == ActionFormerOptions(
+        crop_rows=192, hidden=256, window=7, last_window=0, position_rows=192,
+        label_smoothing=0.1, reg_weight=2.0, initial_positives=200, min_length=0.001,
+    )  # fmt: skip
+    assert (config.rescale, config.rescale_rows, config.fusion) == ("linear", 192, "top2-sqrt")
+    assert config.post == PostConfig(sigma=0.75, class_agnostic=True, voting=0.9, max_detections=100, min_score=0.001)
+    training = config.training
+    assert (training.optimizer, training.lr, training.weight_decay, training.batch_size) == ("adamw", 1e-3, 0.05, 16)
+    assert (training.epochs, training.warmup_epochs, training.lr_schedule) == (15, 5, "cosine")
     assert (training.clip_grad_norm, training.ema_decay, training.decay_only) == (1.0, 0.999, "matrices")
     assert training.keep == "last"
 

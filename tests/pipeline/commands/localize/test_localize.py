@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from found import found_in
 from numpy.typing import NDArray
+from reference_evaluate import average_recall
 from safetensors.torch import load_file
 
 from encoders.sola import SoLa
@@ -22,12 +24,14 @@ from pipeline.commands.evaluate.command import evaluate
 from pipeline.commands.evaluate.options import EvaluateConfig
 from pipeline.commands.localize import command as localize
 from pipeline.commands.localize.options import LocalizeConfig
-from pipeline.data.annotations import AMBIGUOUS, Segment, Video, write_annotations
+from pipeline.data.annotations import AMBIGUOUS, Segment, Video, read_annotations, write_annotations
 from pipeline.data.features import ENCODER_WEIGHTS, FeatureStore, StoreHeader
 from pipeline.data.snippets import Timeline
 from pipeline.detection.detector import UnifiedHead, detect, load_run
 from pipeline.detection.options import PostConfig
+from pipeline.detection.run import Run
 from pipeline.encoding.options import SolaModuleConfig
+from pipeline.measures.detection_metrics import ACTIVITYNET_TIOU
 from pipeline.options.heads import with_head
 from pipeline.training.options import TrainingConfig
 
@@ -365,7 +369,7 @@ def test_rows_and_levels_that_follow_from_the_training_segments(
     options = replace(SMALL["actionformer"], num_levels=None)
     notes = notes_of(replace(config, row_step=None, actionformer=options), capsys)
     assert "segments to learn from last 2.1" in notes
-    assert "rows of 0.1 s, 6 levels" in notes
+    assert "rows, 6 levels" in notes
     run = load_run(config.out)
     assert (run.row_step, run.arguments["num_levels"]) == (4, 6)
     localize.run(replace(config, row_step=None, actionformer=options))
@@ -408,6 +412,130 @@ def test_rows_of_zeros_beyond_the_videos_end_stay_zeros_behind_a_sola_module() -
     refined_BCT = UnifiedHead(sola, Identity())(feats_BCT)
     assert not refined_BCT[1, :, 6:].any()
     torch.testing.assert_close(refined_BCT[1, :, :6], sola(feats_BCT[1:, :, :6])[0])
+
+
+# --- ActivityNet's protocol: whole videos in a fixed number of rows, segments without classes, voting, recall ---------
+
+
+RECALL = ("ar@1", "ar@5", "ar@10", "ar@100", "auc")
+
+
+def write_activitynet(folder: Path) -> None:
+    """Videos of 10, 20 and 40 s with their features, and others' scores of them."""
+    videos = []
+    with FeatureStore.create_or_resume(folder / "store", StoreHeader()) as store:
+        for number, video in enumerate(make_videos(24, 8)):
+            factor = (0.5, 1, 2)[number % 3]
+            segments = tuple(replace(s, start=s.start * factor, end=s.end * factor) for s in video.segments)
+            videos.append(replace(video, duration=DURATION * factor, segments=segments))
+            store.add(video.id, make_features(videos[-1], round(40 * factor)), ROW, DURATION * factor)
+    write_annotations(folder / "annotations.json", videos)
+    shown = {video.id: {segment.label for segment in video.segments} for video in videos}
+    scores = {video_id: [0.9 if label in labels else 0.1 for label in LABELS] for video_id, labels in shown.items()}
+    (folder / "scores.json").write_text(json.dumps({"results": scores, "class": list(LABELS)}))
+
+
+@pytest.fixture(scope="module", params=[None, SolaModuleConfig(hidden=16, kernel_size=3)], ids=["plain", "unified"])
+def activitynet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LocalizeConfig:
+    """A finished run of ActionFormer's ActivityNet variant, small."""
+    folder = tmp_path_factory.mktemp("activitynet")
+    write_activitynet(folder)
+    small = small_config(folder, epochs=10, head="actionformer")
+    config = replace(
+        small,
+        rescale_rows=24,
+        classes=False,
+        video_scores=folder / "scores.json",
+        fusion="top2-sqrt",
+        unified=request.param,
+        post=PostConfig(sigma=0.75, min_score=0.001, voting=0.9, class_agnostic=True),
+        training=replace(small.training, keep="last"),
+    )
+    assert not localize.run(config).failed
+    return config
+
+
+def test_the_activitynet_protocol(activitynet: LocalizeConfig) -> None:
+    metrics = metrics_of(activitynet)
+    assert list(metrics) == ["tiou", "map", "average_map", *RECALL]
+    assert metrics["map"][0] > 60
+    assert metrics["ar@100"] > 60
+    durations = {video_id: video.duration for video_id, video in FeatureStore.open(activitynet.features).videos.items()}
+    for video_id, detections in found_in(activitynet.out / "detections.json").items():
+        assert {d.label for d in detections} == set(LABELS)
+        assert max(d.end for d in detections) <= durations[video_id]
+
+
+def test_recall_is_of_the_segments_before_they_have_classes(activitynet: LocalizeConfig) -> None:
+    """Against the slow form, on what the loaded run finds."""
+    run, store = load_run(activitynet.out), FeatureStore.open(activitynet.features)
+    assert (run.rescale_rows, run.post, run.labels) == (24, activitynet.post, ("action",))
+    truth, found = [], []
+    for video in read_annotations(activitynet.annotations).in_subset("validation").values():
+        stored = store.videos[video.id]
+        truth += [(video.id, s.label, s.start, s.end) for s in video.segments]
+        for d in detect(run, store.load(video.id), stored.timeline, stored.duration):
+            found.append((video.id, d.label, d.start, d.end, d.score))
+    recall_F = average_recall(truth, found, list(ACTIVITYNET_TIOU))
+    metrics = metrics_of(activitynet)
+    assert [metrics[f"ar@{n}"] for n in (1, 5, 10, 100)] == [
+        pytest.approx(100 * recall_F[n - 1]) for n in (1, 5, 10, 100)
+    ]
+    assert metrics["auc"] == pytest.approx(sum((a + b) / 2 for a, b in itertools.pairwise(recall_F)))
+    proposals = Run.load(activitynet.out).proposal_metrics
+    assert proposals is not None
+    assert (proposals.ar[100], proposals.auc) == (metrics["ar@100"], metrics["auc"])
+    scored = EvaluateConfig(
+        ground_truth=activitynet.annotations, predictions=activitynet.out / "proposals.json", task="proposal"
+    )
+    assert evaluate(scored)[0] == {name: metrics[name] for name in RECALL}
+
+
+def test_a_moved_run_brings_videos_to_its_rows(activitynet: LocalizeConfig, tmp_path: Path) -> None:
+    shutil.copytree(activitynet.out, tmp_path / "elsewhere")
+    run, store = load_run(tmp_path / "elsewhere"), FeatureStore.open(activitynet.features)
+    for video_id, expected in found_in(activitynet.out / "proposals.json").items():
+        stored = store.videos[video_id]
+        found = detect(run, store.load(video_id), stored.timeline, stored.duration)
+        times = [(d.start, d.end, d.score) for d in expected]
+        np.testing.assert_allclose([(d.start, d.end, d.score) for d in found], times, rtol=1e-3, atol=1e-4)
+
+
+def test_training_sees_the_rows_that_videos_are_brought_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses, seen = localize._losses, set()
+
+    def watched(head: Any, batch: Any) -> dict[str, torch.Tensor]:
+        seen.update(batch.valid.sum(dim=1).tolist())
+        return losses(head, batch)
+
+    monkeypatch.setattr(localize, "_losses", watched)
+    config = with_input(small_config(tmp_path, epochs=3, head="actionformer"))
+    assert not localize.run(replace(config, rescale_rows=24)).failed
+    assert seen == {22, 23, 24}  # nine tenths at least
+
+
+def test_a_run_from_before_these_options_is_the_same_run(
+    finished: LocalizeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished.out, tmp_path / "old")
+    options = yaml.safe_load((tmp_path / "old" / "config.yaml").read_text())
+    head = json.loads((tmp_path / "old" / "head.json").read_text())
+    for of_run, post in ((options, options["post"]), (head, head["post"])):
+        del of_run["rescale_rows"], post["voting"], post["voting_weight"], post["class_agnostic"]
+    (tmp_path / "old" / "config.yaml").write_text(yaml.safe_dump(options))
+    (tmp_path / "old" / "head.json").write_text(json.dumps(head))
+    assert not localize.run(replace(finished, out=tmp_path / "old")).failed
+    assert "is finished" in capsys.readouterr().out
+    assert (load_run(tmp_path / "old").post, load_run(tmp_path / "old").rescale_rows) == (finished.post, None)
+    assert Run.load(tmp_path / "old").proposal_metrics is None
+
+
+def test_numbers_of_rows_that_cannot_be(config: LocalizeConfig) -> None:
+    with pytest.raises(ValueError, match=r"head 'gtad' sees windows of 20 rows.*give --gtad\.num-snippets"):
+        localize.run(replace(config, rescale_rows=24))
+    for changes in ({"rescale_rows": 0}, {"rescale_rows": 24, "rescale": "none"}):
+        with pytest.raises(ValueError, match=r"takes at least 1 of them, and a rule"):
+            replace(config, **changes)
 
 
 def test_train_and_validation_subset_may_be_the_same(config: LocalizeConfig) -> None:

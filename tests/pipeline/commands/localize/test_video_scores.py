@@ -50,6 +50,21 @@ def test_top1_share_as_in_gtads_code_for_hacs(scores: list[float]) -> None:
     assert as_rows(fuse(scores, "top1-share")) == as_rows(expected)
 
 
+@given(SCORES)
+def test_top2_sqrt_as_in_actionformers_code_for_activitynet(scores: list[float]) -> None:
+    """The same as `top2`, in the same order, with the square roots of its scores."""
+    expected = [(d.start, d.end, d.label, pytest.approx(d.score**0.5)) for d in fuse(scores, "top2")]
+    assert as_rows(fuse(scores, "top2-sqrt")) == expected
+
+
+def test_square_roots_by_hand() -> None:
+    found = [(d.start, d.label, round(d.score, 3)) for d in fuse([0.04, 0.64], "top2-sqrt")]
+    assert found == [
+        *((1, "spin", 0.759), (2, "spin", 0.506), (7, "spin", 0.253)),
+        *((1, "jump", 0.19), (2, "jump", 0.126), (7, "jump", 0.063)),
+    ]
+
+
 def test_equal_scores_choose_two_classes() -> None:
     assert {d.label for d in fuse([0.2, 0.2, 0.2], "top2")} == {"jump", "spin"}
 
