@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,3 +98,38 @@ class ActionFormerOptions:
     """Pairs that do not score higher are not proposed."""
     min_length: float = 0.05
     """Segments that are not longer, in rows, are not proposed (ActivityNet: 0.001)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemporalMaxerOptions:
+    """The TemporalMaxer head (`heads.temporalmaxer`). Defaults are those of its authors for THUMOS14 with I3D."""
+
+    crop_rows: int = 2304
+    """Rows of a video that training sees at most; of a longer one, so many from a place drawn anew in every epoch."""
+    hidden: int = 512
+    """Channels of all levels."""
+    num_levels: int = 6
+    """Levels of the pyramid, each with half the rows of the one before."""
+    num_convolutions: int = 2
+    """Convolutions that embed the features (MultiTHUMOS: 3)."""
+    level_norm: Literal["group", "layer"] = "group"
+    """Normalisation of every level: `group`, over all its rows in four groups of channels, or `layer`, of each row by
+    itself (EPIC-Kitchens' verbs, MultiTHUMOS)."""
+    padded_statistics: bool = False
+    """The group normalisation's mean and variance also count zeros behind the video's end, up to `crop_rows` rows, as
+    in the authors' code. False: they are those of the video's rows alone."""
+    range_ratio: float = 2.0
+    """The greatest over the least distance of a segment's further end at a level; above 2 levels overlap
+    (EPIC-Kitchens: 4)."""
+    label_smoothing: float = 0.0
+    """How far class targets are moved from 0 and 1 towards 1/(K+1)."""
+    reg_weight: float = 1.0
+    """Weight of the regression loss."""
+    initial_positives: float = 100.0
+    """What the running number of positive points, which the losses are divided by, begins with (EPIC-Kitchens: 250)."""
+    most_per_level: int = 2000
+    """Pairs of point and class that a level proposes at most, for each `crop_rows` rows begun (EPIC-Kitchens: 5000)."""
+    min_score: float = 0.001
+    """Pairs that do not score higher are not proposed."""
+    min_length: float = 0.05
+    """Segments that are not longer, in rows, are not proposed."""

@@ -20,7 +20,7 @@ from annotation_files import (
 )
 
 from encoders import ENCODERS
-from heads.options import ActionFormerOptions, BMNOptions
+from heads.options import ActionFormerOptions, BMNOptions, TemporalMaxerOptions
 from pipeline import cli
 from pipeline.commands.extract.options import ExtractConfig, SamplingConfig
 from pipeline.commands.localize.options import LocalizeConfig
@@ -45,6 +45,7 @@ SMALL = {
     ],
     "bmn": ["--bmn.num_snippets", "16", "--bmn.max_duration", "8", "--bmn.hidden", "16", "--bmn.num_samples", "4"],
     "actionformer": ["--actionformer.hidden", "32", "--actionformer.num-levels", "3"],
+    "temporalmaxer": ["--temporalmaxer.hidden", "32", "--temporalmaxer.num-levels", "3"],
 }
 DURATION = 20.0
 CLASSES = {"Surfing", "Ballet", "Diving", "Shotput"}
@@ -75,6 +76,8 @@ CASES: list[tuple[str, Write, Callable[[int], Video], int, float]] = [
     ("thumos14/localize_gtad_tsp", write_thumos14_tables, thumos14, 512, 1 / 15),
     ("thumos14/localize_gtad_i3d", write_thumos14_texts, thumos14, 2048, 4 / 30),
     ("thumos14/localize_actionformer_i3d", write_thumos14_texts, thumos14, 2048, 4 / 30),
+    ("thumos14/localize_temporalmaxer_i3d", write_thumos14_texts, thumos14, 2048, 4 / 30),
+    ("thumos14/localize_temporalmaxer_tsp", write_thumos14_tables, thumos14, 512, 1 / 15),
     ("thumos14/localize_gtad_i3d", write_gtad_thumos14, thumos14, 2048, 4 / 30),
     ("thumos14/localize_gtad_i3d", write_actionformer_thumos14, thumos14, 2048, 4 / 30),
 ]
@@ -152,6 +155,18 @@ def test_actionformer_on_thumos14_has_the_numbers_of_its_public_code() -> None:
     training = config.training
     assert (training.optimizer, training.lr, training.weight_decay, training.batch_size) == ("adamw", 1e-4, 0.05, 2)
     assert (training.epochs, training.warmup_epochs, training.lr_schedule) == (35, 5, "cosine")
+    assert (training.clip_grad_norm, training.ema_decay, training.decay_only) == (1.0, 0.999, "matrices")
+    assert training.keep == "last"
+
+
+def test_temporalmaxer_on_thumos14_has_the_numbers_of_its_public_code() -> None:
+    words = ["--features", "STORE", "--annotations", "GT.json", "--out", "RUN"]
+    config: Any = flags.parse("localize", LocalizeConfig, [*words, "--config", "thumos14/localize_temporalmaxer_i3d"])
+    assert config.temporalmaxer == TemporalMaxerOptions()
+    assert config.post == PostConfig(sigma=0.5, max_detections=200, min_score=0.001)
+    training = config.training
+    assert (training.optimizer, training.lr, training.weight_decay, training.batch_size) == ("adamw", 1e-4, 0.05, 2)
+    assert (training.epochs, training.warmup_epochs, training.lr_schedule) == (65, 5, "cosine")
     assert (training.clip_grad_norm, training.ema_decay, training.decay_only) == (1.0, 0.999, "matrices")
     assert training.keep == "last"
 
