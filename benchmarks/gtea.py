@@ -238,6 +238,7 @@ METHODS: dict[str, Callable[[Path, Path, Path, int], dict[str, Any]]] = {
     "gtad": partial(train_head, HEAD_CONFIG),
     "actionformer": partial(train_head, "gtea/localize_actionformer"),
     "temporalmaxer": partial(train_head, "gtea/localize_temporalmaxer"),
+    "tridet": partial(train_head, "gtea/localize_tridet"),
     "linear": train_linear,
     "temporal": train_temporal,
 }

@@ -60,6 +60,7 @@ HOMES = {
     "SynthesisConfig": "pipeline.commands.bsp_synth.options",
     "TemporalMaxerOptions": "heads.options",
     "TrainingConfig": "pipeline.training.options",
+    "TriDetOptions": "heads.options",
 }
 """Where every other public name is at home."""
 

@@ -258,6 +258,7 @@ def test_every_packaged_config_of_a_data_set_is_used_in_a_how_to() -> None:
         "thumos14/import-features_tsp",
         "thumos14/localize_gtad_tsp",
         "thumos14/localize_temporalmaxer_tsp",
+        "thumos14/localize_tridet_tsp",
     }
 
 

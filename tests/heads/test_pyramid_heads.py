@@ -17,11 +17,18 @@ from heads.points import pyramid_points
 
 SMALL: dict[str, dict[str, Any]] = {
     "temporalmaxer": {},
-}
-# Those whose statistics are over several rows.
+    # Depthwise weights that can learn, and kernels that see several rows.
+    "tridet": {
+        "mlp_hidden": 24, "head_hidden": 16, "kernel": 3, "kernel_ratio": 1.5, "depthwise_init": 0.5, "num_bins": 5,
+        "drop_path": 0.0,
+    },
+}  # fmt: skip
+ACTIONFORMER = {"num_heads": 2, "window": 5, "drop_path": 0.0}  # which has tests of its own for the rest
 VARIANTS = [
     ("temporalmaxer", {}),
     ("temporalmaxer", {"level_norm": "layer"}),
+    ("tridet", {}),
+    ("tridet", {"boundary_kernel": 1, "head_kernel": 5, "position_rows": 12}),
 ]
 
 
@@ -33,7 +40,7 @@ def name(request: pytest.FixtureRequest) -> str:
 def small(name: str, **kwargs: Any) -> Any:
     """A head whose scales and biases are far from their first values, so that whatever they do is seen."""
     torch.manual_seed(0)
-    head = HEADS[name].load()(8, **{"hidden": 16, "num_levels": 3, **SMALL[name], **kwargs})
+    head = HEADS[name].load()(8, **{"hidden": 16, "num_levels": 3, **SMALL.get(name, {}), **kwargs})
     for parameter_name, parameter in head.named_parameters():
         if parameter.ndim == 1 and "classify.out" not in parameter_name:
             nn.init.uniform_(parameter, 0.2, 1)
@@ -199,17 +206,19 @@ BAD: dict[str, tuple[list[int], list[list[tuple[float, float, int]]]]] = {
 
 @pytest.mark.parametrize("num_classes", [0, 2])
 @pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("name", [*SMALL, "actionformer"])
 def test_bad_input_has_finite_losses_and_gradients(name: str, bad: str, num_classes: int) -> None:
     lengths, videos = BAD[bad]
-    head, num_rows = small(name, num_classes=num_classes, num_levels=6, label_smoothing=0.1), max(lengths)
+    options = ACTIONFORMER if name == "actionformer" else {}
+    head = small(name, **options, num_classes=num_classes, num_levels=6, label_smoothing=0.1)
+    num_rows = max(lengths)
     feats_BCT, valid_BT = torch.randn(len(lengths), 8, num_rows), rows(lengths, num_rows)
     parts = loss_of(head, feats_BCT, valid_BT, *videos)
     parts["loss"].backward()
     assert all(part.isfinite() for part in parts.values())
     assert parts["cls"] > 0
-    assert (parts["reg"] == 0) == (
-        bad == "no segment at all" or (name == "tridet" and bad == "no class at all" and num_classes > 0)
-    )
+    of_a_class = name == "tridet" and num_classes > 0  # its segments are
+    assert (parts["reg"] == 0) == (bad == "no segment at all" or (bad == "no class at all" and of_a_class))
     assert all(p.grad is None or p.grad.isfinite().all() for p in head.parameters())
     found = head.eval().decode(head(feats_BCT, valid_BT))
     assert found.segments.isfinite().all()
@@ -219,11 +228,7 @@ def test_bad_input_has_finite_losses_and_gradients(name: str, bad: str, num_clas
 
 
 def test_every_parameter_learns_from_padded_sequences_of_any_length(name: str) -> None:
-    head = (
-        small(name, num_classes=2, level_norm="layer")
-        if name == "temporalmaxer"
-        else small(name, num_classes=2, drop_path=0)
-    )
+    head = small(name, num_classes=2)
     lengths = [1, 2, 40]
     videos = [[(0.0, 1.0, 0)], [(0.0, 2.0, 1)], [(3.0, 6.0, 1), (8.0, 13.0, 0), (5.0, 35.0, 1)]]
     valid_BT = rows(lengths, 40)

@@ -28,7 +28,7 @@ PUBLIC = [
     "ActionFormerOptions", "Analysis", "BMNOptions", "DemoRun", "Description", "Detection", "DetectionMetrics",
     "Detections", "EncoderRun", "Failure", "GTADOptions", "LinearEvaluationConfig", "Outcome", "PostConfig",
     "Predicted", "Prediction", "Predictions", "ProposalMetrics", "Run", "SamplingConfig", "SolaModuleConfig",
-    "SolaRun", "Store", "SynthesisConfig", "TemporalMaxerOptions", "TrainingConfig", "analyze",
+    "SolaRun", "Store", "SynthesisConfig", "TemporalMaxerOptions", "TrainingConfig", "TriDetOptions", "analyze",
     "bsp_synth", "demo", "describe", "evaluate", "extract", "import_features", "load", "localize", "lofi_train",
     "merge_features", "predict", "pretrain", "sola",
 ]  # fmt: skip
