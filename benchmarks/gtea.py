@@ -237,6 +237,8 @@ def runs_of_labels(probability_KT: NDArray[np.float32], timeline: Timeline, labe
 METHODS: dict[str, Callable[[Path, Path, Path, int], dict[str, Any]]] = {
     "gtad": partial(train_head, HEAD_CONFIG),
     "actionformer": partial(train_head, "gtea/localize_actionformer"),
+    "temporalmaxer": partial(train_head, "gtea/localize_temporalmaxer"),
+    "tridet": partial(train_head, "gtea/localize_tridet"),
     "linear": train_linear,
     "temporal": train_temporal,
 }

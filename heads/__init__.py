@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, NamedTuple
 
-from heads.options import ActionFormerOptions, BMNOptions, GTADOptions
+from heads.options import ActionFormerOptions, BMNOptions, GTADOptions, TemporalMaxerOptions, TriDetOptions
 
 
 class HeadEntry(NamedTuple):
@@ -29,4 +29,6 @@ HEADS = {
     "gtad": HeadEntry(GTADOptions, "heads.gtad", "GTAD"),
     "bmn": HeadEntry(BMNOptions, "heads.bmn", "BMN"),
     "actionformer": HeadEntry(ActionFormerOptions, "heads.actionformer", "ActionFormer"),
+    "temporalmaxer": HeadEntry(TemporalMaxerOptions, "heads.temporalmaxer", "TemporalMaxer"),
+    "tridet": HeadEntry(TriDetOptions, "heads.tridet", "TriDet"),
 }

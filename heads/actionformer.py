@@ -23,24 +23,23 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from heads.assignment import assign_segments
 from heads.attention import global_attention, local_attention
 from heads.base import ScoredSegments
+from heads.checks import check_pyramid, require
 from heads.masked import ChannelNorm, MaskedConv1d, MaskedConvs, MaskedMaxPool
 from heads.options import ActionFormerOptions
-from heads.point_decoding import best_of_levels
-from heads.point_losses import diou_loss, focal_loss, smooth_labels
+from heads.point_decoding import best_of_levels, segments_of
+from heads.point_head import PointHead, reset_biases
+from heads.point_losses import count_positives, diou_loss, focal_loss, smooth_labels
+from heads.point_targets import PaddedSegments, pad_segments
 from heads.points import Points, pyramid_points
 from heads.positions import PositionEmbedding
 from heads.stochastic_depth import ScaledDropPath
 
 STEM_BLOCKS = 2
 MLP_RATIO = 4
-# Probability of each class that an untrained head gives.
-PRIOR = 0.01
-MOMENTUM = 0.9
 
 
 class ActionFormerOutput(NamedTuple):
@@ -48,13 +47,6 @@ class ActionFormerOutput(NamedTuple):
     offsets: Tensor  # (B, P, 2) strides of the level, back to the start and on to the end, not below 0
     valid: Tensor  # (B, P) bool: the point is no padding
     points: Points
-
-
-class ActionFormerTargets(NamedTuple):
-    """Segments of each sequence; behind the last one, segments [0, 0]."""
-
-    segments: Tensor  # (B, N, 2) rows
-    labels: Tensor  # (B, N) long, -1: no class
 
 
 class Attention(nn.Module):
@@ -119,19 +111,6 @@ class TransformerBlock(nn.Module):
         return feats_BCT + self.drop2(self.mlp(self.norm2(feats_BCT))), valid_BT
 
 
-class PointHead(nn.Module):
-    """Three convolutions over the points of a level, (B, C, T) -> (B, outputs, T)."""
-
-    def __init__(self, channels: int, outputs: int) -> None:
-        super().__init__()
-        self.hidden = MaskedConvs(channels, channels, channels)
-        self.out = MaskedConv1d(channels, outputs, 3)
-
-    def forward(self, feats_BCT: Tensor, valid_BT: Tensor) -> Tensor:
-        out: Tensor = self.out(self.hidden(feats_BCT, valid_BT), valid_BT)[0]
-        return out
-
-
 class ActionFormer(nn.Module):
     """ActionFormer on whole sequences.
 
@@ -151,8 +130,8 @@ class ActionFormer(nn.Module):
         label_smoothing: see `heads.point_losses.smooth_labels`.
         reg_weight: weight of the regression loss.
         initial_positives: first value of the running number of positive points.
-        most_per_level: see `heads.point_decoding.best_of_levels`, as for
-        min_score: and
+        most_per_level: see `heads.point_decoding.best_of_levels`; for each `crop_rows` rows begun.
+        min_score: see `heads.point_decoding.segments_of`, as for
         min_length: in rows.
     """
 
@@ -184,8 +163,17 @@ class ActionFormer(nn.Module):
         super().__init__()
         self.crop_rows = crop_rows
         last_window = window if last_window is None else last_window
-        _check_sizes(hidden, num_heads, num_levels, window, last_window)
-        _check_numbers(crop_rows, position_rows, drop_path, range_ratio, initial_positives, most_per_level)
+        check_pyramid(
+            "actionformer",
+            crop_rows=crop_rows,
+            num_levels=num_levels,
+            range_ratio=range_ratio,
+            initial_positives=initial_positives,
+            most_per_level=most_per_level,
+        )
+        require(0 <= drop_path < 1, "actionformer", "drop_path", drop_path, "at least 0 and below 1")
+        require(position_rows >= 0, "actionformer", "position_rows", position_rows, "0, for none, or above")
+        _check_attention(hidden, num_heads, window, last_window)
         self.num_classes, self.num_levels, self.range_ratio = num_classes, num_levels, range_ratio
         self.label_smoothing, self.reg_weight = label_smoothing, reg_weight
         self.most_per_level, self.min_score, self.min_length = most_per_level, min_score, min_length
@@ -206,15 +194,7 @@ class ActionFormer(nn.Module):
         self.level_scale = nn.Parameter(torch.ones(num_levels))
         self.register_buffer("num_positives", torch.tensor(float(initial_positives)))
         self.num_positives: Tensor
-        self._reset_biases()
-
-    def _reset_biases(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv1d) and module.bias is not None:
-                nn.init.zeros_(module.bias)
-        bias = self.classify.out.convolution.bias
-        assert bias is not None
-        nn.init.constant_(bias, -math.log((1 - PRIOR) / PRIOR))
+        reset_biases(self, self.classify)
 
     def forward(self, feats_BCT: Tensor, valid_BT: Tensor | None = None) -> ActionFormerOutput:
         """Features (B, C, T) to scores and offsets at all points of the pyramid.
@@ -252,41 +232,26 @@ class ActionFormer(nn.Module):
             levels.append(block(*levels[-1]))
         return levels
 
-    def targets(self, segments: Sequence[Tensor], labels: Sequence[Tensor]) -> ActionFormerTargets:
-        """Targets of a batch of sequences, each with segments (N, 2) in rows and class indices (N,), -1 for no class.
+    def targets(self, segments: Sequence[Tensor], labels: Sequence[Tensor]) -> PaddedSegments:
+        """Of each sequence the segments (N, 2) in rows and class indices (N,), -1 for no class."""
+        return pad_segments(segments, labels, classes=self.num_classes > 0, device=self.num_positives.device)
 
-        They are only laid side by side: which point is for which segment depends on the length of the sequences, which
-        `loss` knows.
-        """
-        device = self.num_positives.device
-        segments_BN2 = pad_sequence([x.float() for x in segments], batch_first=True).to(device)
-        labels_BN = pad_sequence([x.long() for x in labels], batch_first=True, padding_value=-1).to(device)
-        return ActionFormerTargets(segments_BN2, labels_BN if self.num_classes else torch.zeros_like(labels_BN))
-
-    def loss(self, output: ActionFormerOutput, targets: ActionFormerTargets) -> dict[str, Tensor]:
+    def loss(self, output: ActionFormerOutput, targets: PaddedSegments) -> dict[str, Tensor]:
         """`loss`, the weighted sum, and its parts unweighted.
 
         Both parts are sums over the points of the batch, over the running number of positive ones; in training, the
         batch is counted first. Points of a segment without class train its ends, and no class.
         """
-        length_B11 = output.valid[:, : output.points.sizes[0]].sum(dim=1)[:, None, None]
-        segments_BN2 = targets.segments.clamp(min=0).minimum(length_B11.to(targets.segments.dtype))
+        segments_BN2 = targets.cut(output.valid[:, : output.points.sizes[0]].sum(dim=1))
         positive_BP, classes_BPK, offsets_BP2 = assign_segments(
             output.points, output.valid, segments_BN2, targets.labels, output.logits.shape[2]
         )
-        divisor = self._count(positive_BP.sum())
+        divisor = count_positives(self.num_positives, positive_BP.sum(), training=self.training)
         known_BP = output.valid & (~positive_BP | classes_BPK.any(dim=2))
         wanted = smooth_labels(classes_BPK[known_BP].float(), self.label_smoothing)
         cls = focal_loss(output.logits[known_BP], wanted).sum() / divisor
         reg = diou_loss(output.offsets[positive_BP], offsets_BP2[positive_BP]).sum() / divisor
         return {"loss": cls + self.reg_weight * reg, "cls": cls, "reg": reg}
-
-    def _count(self, positives: Tensor) -> Tensor:
-        """The running number of positive points, which in training takes in those of this batch."""
-        if self.training:
-            self.num_positives.mul_(MOMENTUM).add_((1 - MOMENTUM) * positives.clamp(min=1))
-        # A copy, for backward, which the next batch does not change.
-        return self.num_positives.clone()
 
     def decode(self, output: ActionFormerOutput) -> ScoredSegments:
         """The best (point, class) pairs of each level as segments (B, N, 2) in rows with scores (B, N) and classes.
@@ -295,49 +260,18 @@ class ActionFormer(nn.Module):
         `num_levels` times `most_per_level` for each `crop_rows` rows begun, so that of a long recording as much is
         proposed as of its parts; pairs that are not proposed have score 0.
         """
+        most = self.most_per_level * math.ceil(output.points.sizes[0] / self.crop_rows)
         scores_BPK = output.logits.sigmoid() * output.valid[..., None]
-        distances_BP2 = output.offsets * output.points.stride[:, None]
-        time_P1 = output.points.time[:, None]
-        segments_BP2 = torch.cat([time_P1 - distances_BP2[..., :1], time_P1 + distances_BP2[..., 1:]], dim=2)
-        return best_of_levels(
-            scores_BPK,
-            segments_BP2[:, :, None],
-            output.points.sizes,
-            most=self.most_per_level * math.ceil(output.points.sizes[0] / self.crop_rows),
-            min_score=self.min_score,
-            min_length=self.min_length,
-        )
+        pairs = best_of_levels(scores_BPK, output.points.sizes, most=most)
+        offsets_BN2 = output.offsets.gather(1, pairs.points[..., None].expand(-1, -1, 2))
+        return segments_of(pairs, offsets_BN2, output.points, min_score=self.min_score, min_length=self.min_length)
 
 
-def _check_sizes(hidden: int, num_heads: int, num_levels: int, window: int, last_window: int) -> None:
+def _check_attention(hidden: int, num_heads: int, window: int, last_window: int) -> None:
     if num_heads < 1 or hidden < 1 or hidden % num_heads:
         raise ValueError(
             f"actionformer: hidden is {hidden}, num_heads {num_heads}; hidden must be a multiple of num_heads"
         )
-    if num_levels < 1:
-        raise ValueError(f"actionformer: num_levels is {num_levels}; it must be at least 1")
     for name, rows in (("window", window), ("last_window", last_window)):
-        if rows < 0 or (rows and rows % 2 == 0):
-            raise ValueError(f"actionformer: {name} is {rows}; it must be odd, such as 9 or 19, or 0 for all rows")
-
-
-def _check_numbers(
-    crop_rows: int,
-    position_rows: int,
-    drop_path: float,
-    range_ratio: float,
-    initial_positives: float,
-    most_per_level: int,
-) -> None:
-    if crop_rows < 1:
-        raise ValueError(f"actionformer: crop_rows is {crop_rows}; it must be at least 1")
-    if position_rows < 0:
-        raise ValueError(f"actionformer: position_rows is {position_rows}; it must be 0, for none, or above")
-    if not 0 <= drop_path < 1:
-        raise ValueError(f"actionformer: drop_path is {drop_path}; it must be at least 0 and below 1")
-    if not range_ratio > 1:
-        raise ValueError(f"actionformer: range_ratio is {range_ratio}; it must be above 1, such as 2")
-    if not initial_positives > 0:
-        raise ValueError(f"actionformer: initial_positives is {initial_positives}; it must be above 0, such as 100")
-    if most_per_level < 1:
-        raise ValueError(f"actionformer: most_per_level is {most_per_level}; it must be at least 1")
+        fine = rows == 0 or (rows > 0 and rows % 2 == 1)
+        require(fine, "actionformer", name, rows, "odd, such as 9 or 19, or 0 for all rows")

@@ -18,6 +18,13 @@ def masked(feats_BCT: Tensor, valid_BT: Tensor, fill: float = 0.0) -> Tensor:
     return feats_BCT.masked_fill(~valid_BT[:, None], fill)
 
 
+def filled_up(feats_BCT: Tensor, valid_BT: Tensor, *, least: int, multiple: int) -> tuple[Tensor, Tensor]:
+    """Sequences and mask with more padding, of zeros: up to `least` rows at least, and to a multiple of `multiple`."""
+    num_rows = -(-max(feats_BCT.shape[2], least) // multiple) * multiple
+    more = (0, num_rows - feats_BCT.shape[2])
+    return F.pad(masked(feats_BCT, valid_BT), more), F.pad(valid_BT, more)
+
+
 class MaskedConv1d(nn.Module):
     """A convolution of odd size that sees zeros outside of each sequence, and leaves zeros there.
 
@@ -61,14 +68,40 @@ class ChannelNorm(nn.Module):
         return F.layer_norm(feats_BCT.mT, self.weight.shape, self.weight, self.bias, self.eps).mT
 
 
-class MaskedConvs(nn.Module):
-    """Convolutions of size 3, each with normalisation and ReLU behind it, (B, widths[0], T) -> (B, widths[-1], T)."""
+class MaskedGroupNorm(nn.Module):
+    """Group normalisation (Wu & He, ECCV 2018) over the channels of a group and all rows of a sequence, (B, C, T) kept.
 
-    def __init__(self, *widths: int) -> None:
+    Padding takes no part. Without `affine` there is nothing to learn.
+    """
+
+    def __init__(self, groups: int, channels: int, *, affine: bool = True, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.groups, self.eps = groups, eps
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+
+    def forward(self, feats_BCT: Tensor, valid_BT: Tensor) -> Tensor:
+        # (B, C, T) -> (B, G, C / G, T)
+        grouped_BGET = torch.unflatten(masked(feats_BCT, valid_BT), 1, (self.groups, -1))
+        count_B111 = grouped_BGET.shape[2] * valid_BT.sum(dim=1).clamp(min=1)[:, None, None, None]
+        mean_BG11 = grouped_BGET.sum(dim=(2, 3), keepdim=True) / count_B111
+        centred_BCT = masked((grouped_BGET - mean_BG11).flatten(1, 2), valid_BT)
+        centred_BGET = torch.unflatten(centred_BCT, 1, (self.groups, -1))
+        variance_BG11 = centred_BGET.square().sum(dim=(2, 3), keepdim=True) / count_B111
+        normed_BCT: Tensor = (centred_BGET * (variance_BG11 + self.eps).rsqrt()).flatten(1, 2)
+        if self.weight is None or self.bias is None:
+            return normed_BCT
+        return normed_BCT * self.weight[:, None] + self.bias[:, None]
+
+
+class MaskedConvs(nn.Module):
+    """Convolutions, each with normalisation and ReLU behind it, (B, widths[0], T) -> (B, widths[-1], T)."""
+
+    def __init__(self, *widths: int, size: int = 3) -> None:
         super().__init__()
         pairs = list(itertools.pairwise(widths))
         # The normalisation has a bias.
-        self.convolutions = nn.ModuleList(MaskedConv1d(before, after, 3, bias=False) for before, after in pairs)
+        self.convolutions = nn.ModuleList(MaskedConv1d(before, after, size, bias=False) for before, after in pairs)
         self.norms = nn.ModuleList(ChannelNorm(after) for _, after in pairs)
 
     def forward(self, feats_BCT: Tensor, valid_BT: Tensor) -> Tensor:

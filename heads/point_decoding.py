@@ -1,35 +1,37 @@
-"""From scores and segments at the points of a pyramid to a list of scored segments."""
+"""From scores and offsets at the points of a pyramid to a list of scored segments.
+
+The pairs of a point and a class are chosen by their scores, before anything is known of their segments: only those that
+are chosen need one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from heads.base import ScoredSegments
+from heads.points import Points
 
 
-def best_of_levels(
-    scores_BPK: Tensor,
-    segments_BPG2: Tensor,
-    sizes: Sequence[int],
-    *,
-    most: int,
-    min_score: float,
-    min_length: float,
-) -> ScoredSegments:
-    """The best (point, class) pairs of each level, at most `most`, in descending order, level after level.
+class Pairs(NamedTuple):
+    """Chosen pairs of a point and a class of each sequence."""
+
+    scores: Tensor  # (B, N)
+    points: Tensor  # (B, N) which of the P points
+    labels: Tensor  # (B, N) which of the K classes
+
+
+def best_of_levels(scores_BPK: Tensor, sizes: tuple[int, ...], *, most: int) -> Pairs:
+    """The best pairs of each level, at most `most`, in descending order, level after level.
 
     Args:
         scores_BPK: probability of each class at each point; 0 at points that do not count.
-        segments_BPG2: segments in rows, one for each class or, with G = 1, one for all.
         sizes: points of each level.
         most: pairs of a level at most.
-        min_score: pairs that do not score higher are none.
-        min_length: segments that are not longer, in rows, are none.
     """
-    num_classes, num_segments = scores_BPK.shape[2], segments_BPG2.shape[2]
+    num_classes = scores_BPK.shape[2]
     scores, places, first = [], [], 0
     for level_BPK in torch.split(scores_BPK, list(sizes), dim=1):
         flat_BM = level_BPK.flatten(1)
@@ -37,9 +39,24 @@ def best_of_levels(
         scores.append(best_BM)
         places.append(place_BM + first)
         first += flat_BM.shape[1]
-    scores_BN, place_BN = torch.cat(scores, dim=1), torch.cat(places, dim=1)
-    point_BN, label_BN = place_BN // num_classes, place_BN % num_classes
-    segment_BN = point_BN * num_segments + label_BN % num_segments
-    segments_BN2 = segments_BPG2.flatten(1, 2).gather(1, segment_BN[..., None].expand(-1, -1, 2))
-    length_BN = segments_BN2[..., 1] - segments_BN2[..., 0]
-    return ScoredSegments(segments_BN2, scores_BN * ((scores_BN > min_score) & (length_BN > min_length)), label_BN)
+    place_BN = torch.cat(places, dim=1)
+    return Pairs(torch.cat(scores, dim=1), place_BN // num_classes, place_BN % num_classes)
+
+
+def segments_of(
+    pairs: Pairs, offsets_BN2: Tensor, points: Points, *, min_score: float, min_length: float
+) -> ScoredSegments:
+    """The pairs as segments in rows.
+
+    Args:
+        pairs: what was chosen.
+        offsets_BN2: from the point of each pair back to the start and on to the end, in strides of its level.
+        points: the points.
+        min_score: pairs that do not score higher are none.
+        min_length: segments that are not longer, in rows, are none.
+    """
+    time_BN, stride_BN = points.time[pairs.points], points.stride[pairs.points]
+    back_BN, on_BN = (offsets_BN2 * stride_BN[..., None]).unbind(dim=2)
+    segments_BN2 = torch.stack([time_BN - back_BN, time_BN + on_BN], dim=2)
+    kept_BN = (pairs.scores > min_score) & (segments_BN2[..., 1] - segments_BN2[..., 0] > min_length)
+    return ScoredSegments(segments_BN2, pairs.scores * kept_BN, pairs.labels)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 ALPHA, GAMMA = 0.25, 2.0
 EPSILON = 1e-8
+MOMENTUM = 0.9
 
 
 def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -27,13 +28,28 @@ def smooth_labels(classes: Tensor, smoothing: float) -> Tensor:
     return classes * (1 - smoothing) + smoothing / (classes.shape[-1] + 1)
 
 
-def diou_loss(offsets: Tensor, targets: Tensor) -> Tensor:
-    """1 - IoU + (distance of the middles / length of the hull)² (Zheng et al., 2020), (..., 2) -> (...).
+def iou(offsets: Tensor, targets: Tensor) -> Tensor:
+    """Intersection over union, (..., 2) -> (...).
 
     Both segments are given as distances, not below zero, from a common point back to the start and on to the end.
     """
     overlap = torch.minimum(offsets, targets).sum(dim=-1)
     union = offsets.sum(dim=-1) + targets.sum(dim=-1) - overlap
+    return overlap / union.clamp(min=EPSILON)
+
+
+def diou_loss(offsets: Tensor, targets: Tensor) -> Tensor:
+    """1 - IoU + (distance of the middles / length of the hull)² (Zheng et al., 2020), of the segments of `iou`."""
     hull = torch.maximum(offsets, targets).sum(dim=-1)
     back, on = (offsets - targets).unbind(dim=-1)
-    return 1 - overlap / union.clamp(min=EPSILON) + ((on - back) / 2 / hull.clamp(min=EPSILON)) ** 2
+    return 1 - iou(offsets, targets) + ((on - back) / 2 / hull.clamp(min=EPSILON)) ** 2
+
+
+def count_positives(running: Tensor, positives: Tensor, *, training: bool) -> Tensor:
+    """The running number of positive points (), which losses are divided by; in training it takes in this batch's.
+
+    `running` changes in place; what is returned is a copy, for backward, which the next batch does not change.
+    """
+    if training:
+        running.mul_(MOMENTUM).add_((1 - MOMENTUM) * positives.clamp(min=1))
+    return running.clone()

@@ -58,7 +58,9 @@ HOMES = {
     "SamplingConfig": "pipeline.commands.extract.options",
     "SolaModuleConfig": "pipeline.encoding.options",
     "SynthesisConfig": "pipeline.commands.bsp_synth.options",
+    "TemporalMaxerOptions": "heads.options",
     "TrainingConfig": "pipeline.training.options",
+    "TriDetOptions": "heads.options",
 }
 """Where every other public name is at home."""
 

@@ -3,7 +3,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from heads.options import ActionFormerOptions as ActionFormerOptions, BMNOptions as BMNOptions, GTADOptions as GTADOptions
+from heads.options import ActionFormerOptions as ActionFormerOptions, BMNOptions as BMNOptions, GTADOptions as GTADOptions, TemporalMaxerOptions as TemporalMaxerOptions, TriDetOptions as TriDetOptions
 from pipeline.commands.analyze.command import Analysis as Analysis
 from pipeline.commands.analyze.options import LinearEvaluationConfig as LinearEvaluationConfig
 from pipeline.commands.bsp_synth.options import SynthesisConfig as SynthesisConfig
@@ -24,7 +24,7 @@ from pipeline.terminal.outcome import Failure as Failure, Outcome as Outcome
 from pipeline.training.encoder_run import EncoderRun as EncoderRun
 from pipeline.training.options import TrainingConfig as TrainingConfig
 
-__all__ = ["ActionFormerOptions", "Analysis", "BMNOptions", "DemoRun", "Description", "Detection", "DetectionMetrics", "Detections", "EncoderRun", "Failure", "GTADOptions", "LinearEvaluationConfig", "Outcome", "PostConfig", "Predicted", "Prediction", "Predictions", "ProposalMetrics", "Run", "SamplingConfig", "SolaModuleConfig", "SolaRun", "Store", "SynthesisConfig", "TrainingConfig", "analyze", "bsp_synth", "demo", "describe", "evaluate", "extract", "import_features", "load", "localize", "lofi_train", "merge_features", "predict", "pretrain", "sola"]
+__all__ = ["ActionFormerOptions", "Analysis", "BMNOptions", "DemoRun", "Description", "Detection", "DetectionMetrics", "Detections", "EncoderRun", "Failure", "GTADOptions", "LinearEvaluationConfig", "Outcome", "PostConfig", "Predicted", "Prediction", "Predictions", "ProposalMetrics", "Run", "SamplingConfig", "SolaModuleConfig", "SolaRun", "Store", "SynthesisConfig", "TemporalMaxerOptions", "TrainingConfig", "TriDetOptions", "analyze", "bsp_synth", "demo", "describe", "evaluate", "extract", "import_features", "load", "localize", "lofi_train", "merge_features", "predict", "pretrain", "sola"]
 
 def demo(
     *,
@@ -191,6 +191,8 @@ def localize(
     gtad: GTADOptions | Mapping[str, Any] = ...,
     bmn: BMNOptions | Mapping[str, Any] = ...,
     actionformer: ActionFormerOptions | Mapping[str, Any] = ...,
+    temporalmaxer: TemporalMaxerOptions | Mapping[str, Any] = ...,
+    tridet: TriDetOptions | Mapping[str, Any] = ...,
     seed: int = ...,
     config: str | os.PathLike[str] | None = ...,
     progress: bool = ...,

@@ -131,7 +131,8 @@ def lr_factor(training: TrainingConfig, epoch: float) -> float:
     if training.lr_schedule == "cosine":
         span = max(training.epochs - training.warmup_epochs, 1e-9)
         progress = min(max(epoch - training.warmup_epochs, 0.0) / span, 1.0)
-        return 0.5 * (1 + math.cos(math.pi * progress))
+        least = training.lr_min / training.lr if training.lr_min else 0.0
+        return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * progress))
     if training.lr_schedule == "step":
         return training.lr_gamma ** sum(epoch >= step for step in training.lr_steps)
     return 1.0

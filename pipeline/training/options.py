@@ -32,6 +32,8 @@ class TrainingConfig:
     """Momentum of SGD."""
     lr_schedule: Literal["constant", "step", "cosine"] = "step"
     """`step`: times `lr_gamma` after each epoch of `lr_steps`."""
+    lr_min: float = 0.0
+    """Where `lr_schedule: cosine` ends."""
     lr_steps: tuple[int, ...] = (5,)
     """Epochs after which the learning rate is multiplied, for `lr_schedule: step`."""
     lr_gamma: float = 0.1

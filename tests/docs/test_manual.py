@@ -255,6 +255,8 @@ def test_every_packaged_config_of_a_data_set_is_used_in_a_how_to() -> None:
         "activitynet/extract_tsm_r50",
         "activitynet/localize_gtad_i3d",
         "kinetics/bsp-synth_tsm_r18",
+        "thumos14/localize_temporalmaxer_tsp",
+        "thumos14/localize_tridet_tsp",
     }
 
 

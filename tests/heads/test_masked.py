@@ -6,7 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from heads.masked import ChannelNorm, MaskedConv1d, MaskedConvs, MaskedMaxPool, masked
+from heads.masked import (
+    ChannelNorm,
+    MaskedConv1d,
+    MaskedConvs,
+    MaskedGroupNorm,
+    MaskedMaxPool,
+    filled_up,
+    masked,
+)
 
 LENGTHS = [1, 2, 5, 8]
 
@@ -61,6 +69,39 @@ def test_the_norm_is_over_the_channels_of_each_row() -> None:
     torch.testing.assert_close(norm(feats_BCT), 2 * out_BCT + 1)
 
 
+@pytest.mark.parametrize("affine", [True, False])
+def test_group_normalisation_of_padded_sequences_is_that_of_each_alone(affine: bool) -> None:
+    feats_BCT, valid_BT = padded()
+    feats_BCT = 3 + 2 * feats_BCT
+    module = MaskedGroupNorm(3, 6, affine=affine)
+    assert len(list(module.parameters())) == (2 if affine else 0)
+    for parameter in module.parameters():
+        torch.nn.init.uniform_(parameter, 0.5, 2)
+    out_BCT = module(feats_BCT, valid_BT)
+    assert out_BCT.isfinite().all()
+    for out_CT, feats_CT, length in zip(out_BCT, feats_BCT, LENGTHS, strict=True):
+        expected = F.group_norm(feats_CT[None, :, :length], 3, module.weight, module.bias)
+        torch.testing.assert_close(out_CT[:, :length], expected[0])
+
+
+def test_group_normalisation_of_a_sequence_without_rows_has_finite_gradients() -> None:
+    feats_BCT = torch.randn(1, 4, 3, requires_grad=True)
+    MaskedGroupNorm(2, 4)(feats_BCT, torch.zeros(1, 3, dtype=torch.bool)).sum().backward()
+    assert feats_BCT.grad is not None
+    assert not feats_BCT.grad.any()
+
+
+@pytest.mark.parametrize(("least", "multiple", "expected"), [(3, 1, 8), (3, 3, 9), (8, 4, 8), (9, 4, 12), (20, 1, 20)])
+def test_filled_up_with_zeros(least: int, multiple: int, expected: int) -> None:
+    feats_BCT, valid_BT = padded()
+    filled_BCT, filled_BT = filled_up(feats_BCT, valid_BT, least=least, multiple=multiple)
+    assert filled_BCT.shape == (4, 6, expected)
+    assert torch.equal(filled_BT.sum(dim=1), torch.tensor(LENGTHS))
+    assert torch.equal(filled_BT[:, :8], valid_BT)
+    assert torch.equal(filled_BCT[..., :8], masked(feats_BCT, valid_BT))
+    assert not filled_BCT[..., 8:].any()
+
+
 def test_stacked_convolutions_keep_padding_out_though_the_norms_have_biases() -> None:
     feats_BCT, valid_BT = padded()
     module = MaskedConvs(6, 4, 4)
@@ -71,6 +112,16 @@ def test_stacked_convolutions_keep_padding_out_though_the_norms_have_biases() ->
     for out_CT, feats_CT, length in zip(out_BCT, feats_BCT, LENGTHS, strict=True):
         alone = module(feats_CT[None, :, :length], torch.ones(1, length, dtype=torch.bool))[0]
         torch.testing.assert_close(out_CT[:, :length], alone)
+
+
+def test_stacked_convolutions_of_another_size_see_as_many_rows() -> None:
+    feats_BCT, valid_BT = torch.zeros(1, 1, 11), torch.ones(1, 11, dtype=torch.bool)
+    feats_BCT[..., 5] = 1
+    for size in (1, 5):
+        [convolution] = MaskedConvs(1, 4, size=size).convolutions
+        torch.nn.init.ones_(convolution.convolution.weight)
+        seen_T = convolution(feats_BCT, valid_BT)[0][0, 0]
+        assert seen_T.nonzero().flatten().tolist() == list(range(5 - size // 2, 6 + size // 2))
 
 
 def test_masked_fills_padding_alone() -> None:

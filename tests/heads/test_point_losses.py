@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference_actionformer import diou, focal
 
-from heads.point_losses import diou_loss, focal_loss, smooth_labels
+from heads.point_losses import count_positives, diou_loss, focal_loss, iou, smooth_labels
 
 
 def test_known_values() -> None:
@@ -32,6 +32,14 @@ def test_diou_loss_is_that_of_the_segments(offsets: tuple[float, float], target:
     assert found.item() == pytest.approx(diou(offsets, target), rel=1e-6, abs=1e-6)
 
 
+@given(DISTANCES, DISTANCES)
+def test_iou_is_that_of_the_segments(offsets: tuple[float, float], target: tuple[float, float]) -> None:
+    overlap = min(offsets[1], target[1]) + min(offsets[0], target[0])
+    union = sum(offsets) + sum(target) - overlap
+    found = iou(torch.tensor(offsets, dtype=torch.double), torch.tensor(target, dtype=torch.double))
+    assert found.item() == pytest.approx(overlap / max(union, 1e-8), abs=1e-9)
+
+
 def test_losses_are_finite_far_out_and_at_nothing() -> None:
     logits = torch.tensor([-200.0, 200.0, -200.0, 200.0], requires_grad=True)
     offsets = torch.zeros(2, 2, requires_grad=True)
@@ -53,3 +61,11 @@ def test_a_segment_of_nothing_is_pulled_towards_its_target() -> None:
 def test_smoothed_labels() -> None:
     smoothed = smooth_labels(torch.tensor([[1.0, 0.0, 0.0]]), 0.1)
     torch.testing.assert_close(smoothed, torch.tensor([[0.925, 0.025, 0.025]]))
+
+
+def test_positives_run_on_in_training_alone() -> None:
+    running = torch.tensor(100.0)
+    assert count_positives(running, torch.tensor(20), training=False) == 100
+    counted = [count_positives(running, torch.tensor(number), training=True) for number in (20, 0)]
+    torch.testing.assert_close(torch.stack(counted), torch.tensor([92.0, 0.9 * 92 + 0.1]))
+    torch.testing.assert_close(running, counted[1])

@@ -28,8 +28,9 @@ PUBLIC = [
     "ActionFormerOptions", "Analysis", "BMNOptions", "DemoRun", "Description", "Detection", "DetectionMetrics",
     "Detections", "EncoderRun", "Failure", "GTADOptions", "LinearEvaluationConfig", "Outcome", "PostConfig",
     "Predicted", "Prediction", "Predictions", "ProposalMetrics", "Run", "SamplingConfig", "SolaModuleConfig",
-    "SolaRun", "Store", "SynthesisConfig", "TrainingConfig", "analyze", "bsp_synth", "demo", "describe", "evaluate",
-    "extract", "import_features", "load", "localize", "lofi_train", "merge_features", "predict", "pretrain", "sola",
+    "SolaRun", "Store", "SynthesisConfig", "TemporalMaxerOptions", "TrainingConfig", "TriDetOptions", "analyze",
+    "bsp_synth", "demo", "describe", "evaluate", "extract", "import_features", "load", "localize", "lofi_train",
+    "merge_features", "predict", "pretrain", "sola",
 ]  # fmt: skip
 TRAINING = {"epochs": 1, "batch_size": 4, "num_workers": 0, "device": "cpu"}
 

@@ -20,7 +20,7 @@ from annotation_files import (
 )
 
 from encoders import ENCODERS
-from heads.options import ActionFormerOptions, BMNOptions
+from heads.options import ActionFormerOptions, BMNOptions, TemporalMaxerOptions, TriDetOptions
 from pipeline import cli
 from pipeline.commands.extract.options import ExtractConfig, SamplingConfig
 from pipeline.commands.localize.options import LocalizeConfig
@@ -45,6 +45,11 @@ SMALL = {
     ],
     "bmn": ["--bmn.num_snippets", "16", "--bmn.max_duration", "8", "--bmn.hidden", "16", "--bmn.num_samples", "4"],
     "actionformer": ["--actionformer.hidden", "32", "--actionformer.num-levels", "3"],
+    "temporalmaxer": ["--temporalmaxer.hidden", "32", "--temporalmaxer.num-levels", "3"],
+    "tridet": [
+        *("--tridet.hidden", "32", "--tridet.mlp-hidden", "32", "--tridet.head-hidden", "32", "--tridet.num-bins", "4"),
+        *("--tridet.num-levels", "3"),
+    ],
 }
 DURATION = 20.0
 CLASSES = {"Surfing", "Ballet", "Diving", "Shotput"}
@@ -72,16 +77,23 @@ CASES: list[tuple[str, Write, Callable[[int], Video], int, float]] = [
     ("activitynet/localize_bmn_tsn", write_bsn, activitynet, 400, DURATION / 100),
     ("activitynet/localize_bmn_tsp", write_bsn, activitynet, 512, 16 / 15),
     ("activitynet/localize_bmn_i3d", write_bsn, activitynet, 2048, 16 / 25),
+    ("activitynet/localize_tridet_tsp", write_bsn, activitynet, 512, 16 / 15),
     ("activitynet/localize_actionformer_tsn", write_bsn, activitynet, 400, 16 / 30),
     ("activitynet/localize_actionformer_tsp", write_bsn, activitynet, 512, 16 / 15),
     ("activitynet/localize_actionformer_i3d", write_bsn, activitynet, 2048, 16 / 25),
     ("hacs/localize_gtad_i3d", write_hacs, activitynet, 2048, 0.5),
     ("hacs/localize_actionformer_i3d", write_hacs, activitynet, 2048, 0.5),
+    ("hacs/localize_tridet_i3d", write_hacs, activitynet, 2048, 0.5),
+    ("hacs/localize_tridet_slowfast", write_hacs, activitynet, 2304, 8 / 15),
     ("thumos14/localize_gtad_tsn", write_thumos14_tables, thumos14, 2048, 1 / 30),
     ("thumos14/localize_gtad_tsp", write_thumos14_tables, thumos14, 512, 1 / 15),
     ("thumos14/localize_gtad_i3d", write_thumos14_texts, thumos14, 2048, 4 / 30),
     ("thumos14/localize_actionformer_i3d", write_thumos14_texts, thumos14, 2048, 4 / 30),
     ("thumos14/localize_actionformer_tsp", write_actionformer_thumos14, thumos14, 512, 1 / 15),
+    ("thumos14/localize_tridet_i3d", write_thumos14_texts, thumos14, 2048, 4 / 30),
+    ("thumos14/localize_tridet_tsp", write_thumos14_tables, thumos14, 512, 1 / 15),
+    ("thumos14/localize_temporalmaxer_i3d", write_thumos14_texts, thumos14, 2048, 4 / 30),
+    ("thumos14/localize_temporalmaxer_tsp", write_thumos14_tables, thumos14, 512, 1 / 15),
     ("thumos14/localize_gtad_i3d", write_gtad_thumos14, thumos14, 2048, 4 / 30),
     ("thumos14/localize_gtad_i3d", write_actionformer_thumos14, thumos14, 2048, 4 / 30),
 ]
@@ -178,6 +190,61 @@ def test_actionformer_on_activitynet_has_the_numbers_of_its_public_code(features
     assert (training.optimizer, training.lr, training.weight_decay, training.batch_size) == ("adamw", 1e-3, 0.05, 16)
     assert (training.epochs, training.warmup_epochs, training.lr_schedule) == (15, 5, "cosine")
     assert (training.clip_grad_norm, training.ema_decay, training.decay_only) == (1.0, 0.999, "matrices")
+    assert training.keep == "last"
+
+
+def test_temporalmaxer_on_thumos14_has_the_numbers_of_its_public_code() -> None:
+    words = ["--features", "STORE", "--annotations", "GT.json", "--out", "RUN"]
+    config: Any = flags.parse("localize", LocalizeConfig, [*words, "--config", "thumos14/localize_temporalmaxer_i3d"])
+    assert config.temporalmaxer == TemporalMaxerOptions()
+    assert config.post == PostConfig(sigma=0.5, max_detections=200, min_score=0.001)
+    training = config.training
+    assert (training.optimizer, training.lr, training.weight_decay, training.batch_size) == ("adamw", 1e-4, 0.05, 2)
+    assert (training.epochs, training.warmup_epochs, training.lr_schedule) == (65, 5, "cosine")
+    assert (training.clip_grad_norm, training.ema_decay, training.decay_only) == (1.0, 0.999, "matrices")
+    assert training.keep == "last"
+
+
+def test_tridet_on_thumos14_has_the_numbers_of_its_public_code() -> None:
+    words = ["--features", "STORE", "--annotations", "GT.json", "--out", "RUN"]
+    config: Any = flags.parse("localize", LocalizeConfig, [*words, "--config", "thumos14/localize_tridet_i3d"])
+    assert config.tridet == TriDetOptions()
+    assert config.post == PostConfig(sigma=0.5, max_detections=2000, min_score=0.001)
+    training = config.training
+    assert (training.optimizer, training.lr, training.weight_decay, training.batch_size) == ("adamw", 1e-4, 0.025, 2)
+    assert (training.epochs, training.warmup_epochs, training.lr_schedule) == (40, 20, "cosine")
+    assert (training.clip_grad_norm, training.ema_decay, training.decay_only) == (1.0, 0.999, "matrices")
+    assert training.keep == "last"
+
+
+@pytest.mark.parametrize(
+    ("features", "head", "lr_min", "epochs", "warmup", "clip"),
+    [
+        ("slowfast", {"crop_rows": 960, "position_rows": 960, "kernel": 3, "num_bins": 14}, 5e-4, 11, 7, 0.5),
+        (
+            "i3d",
+            {"crop_rows": 512, "position_rows": 512, "kernel": 15, "num_bins": 12, "num_levels": 7},
+            2e-4,
+            13,
+            10,
+            1,
+        ),
+    ],
+)
+def test_tridet_on_hacs_has_the_numbers_of_its_public_code(
+    features: str, head: dict[str, int], lr_min: float, epochs: int, warmup: int, clip: float
+) -> None:
+    words = ["--features", "STORE", "--annotations", "GT.json", "--out", "RUN"]
+    config: Any = flags.parse("localize", LocalizeConfig, [*words, "--config", f"hacs/localize_tridet_{features}"])
+    assert config.tridet == TriDetOptions(
+        **head, hidden=1024, mlp_hidden=1024, head_hidden=1024, kernel_ratio=1.2, depthwise_init=0.1, head_kernel=5,
+        boundary_kernel=1, iou_power=1.0, input_noise=0.2 if features == "slowfast" else 0.0, label_smoothing=0.1,
+        initial_positives=400,
+    )  # fmt: skip
+    assert config.post == PostConfig(sigma=0.75, max_detections=250, min_score=0.001)
+    training = config.training
+    assert (training.lr, training.lr_min, training.weight_decay, training.batch_size) == (1e-3, lr_min, 0.03, 16)
+    assert (training.epochs, training.warmup_epochs, training.clip_grad_norm) == (epochs, warmup, clip)
     assert training.keep == "last"
 
 

@@ -491,4 +491,6 @@ def test_lr_factor() -> None:
     assert [lr_factor(step, epoch) for epoch in (0, 4.99, 5, 7.9, 8)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
     cosine = replace(TRAINING, lr_schedule="cosine", epochs=12, warmup_epochs=2)
     assert [lr_factor(cosine, epoch) for epoch in (0, 2, 7, 12)] == pytest.approx([1, 1, 0.5, 0], abs=1e-12)
+    ends = replace(cosine, lr=1e-3, lr_min=4e-4)
+    assert [lr_factor(ends, epoch) for epoch in (0, 2, 7, 12, 13)] == pytest.approx([1, 1, 0.7, 0.4, 0.4])
     assert lr_factor(replace(TRAINING, lr_schedule="constant"), 9.0) == 1.0

@@ -19,7 +19,7 @@ from reference_evaluate import average_recall
 from safetensors.torch import load_file
 
 from encoders.sola import SoLa
-from heads.options import ActionFormerOptions, BMNOptions, GTADOptions
+from heads.options import ActionFormerOptions, BMNOptions, GTADOptions, TemporalMaxerOptions, TriDetOptions
 from pipeline.commands.evaluate.command import evaluate
 from pipeline.commands.evaluate.options import EvaluateConfig
 from pipeline.commands.localize import command as localize
@@ -78,6 +78,10 @@ SMALL = {
     "gtad": GTADOptions(num_snippets=20, hidden=64),
     "bmn": BMNOptions(num_snippets=20, hidden=64, num_samples=8),
     "actionformer": ActionFormerOptions(hidden=32, num_heads=2, num_levels=4, window=5, crop_rows=60, drop_path=0.0),
+    "temporalmaxer": TemporalMaxerOptions(hidden=32, num_levels=4, crop_rows=60),
+    "tridet": TriDetOptions(
+        hidden=32, mlp_hidden=32, head_hidden=32, num_levels=4, crop_rows=60, num_bins=8, depthwise_init=0.1
+    ),
 }
 
 
