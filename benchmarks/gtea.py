@@ -1,10 +1,12 @@
 """Heads on GTEA, real egocentric videos, beside a classifier of single rows whose runs of equal labels are segments.
 
     python benchmarks/gtea.py OUT --data FOLDER [--splits 1 2 3 4] [--head-seeds 3]
-                              [--methods gtad actionformer linear temporal]
+                              [--methods gtad actionformer … linear temporal]
 
     gtad      `pipeline localize` with configs/gtea/localize_gtad.yaml
     actionformer  the same with configs/gtea/localize_actionformer.yaml, whose sigma was chosen on split 1
+    temporalmaxer  and with configs/gtea/localize_temporalmaxer.yaml
+    tridet    and with configs/gtea/localize_tridet.yaml
     linear    a softmax on each row of features, trained with the training videos' labels; a run of rows of one label is
               a segment, and its score is the mean probability of the label
     temporal  the same behind a temporal convolution over 2 seconds

@@ -50,9 +50,21 @@ class SGP(nn.Module):
     def forward(self, feats_BCT: Tensor, valid_BT: Tensor) -> Tensor:
         feats_BCT = masked(feats_BCT, valid_BT)
         mean_BC1 = (feats_BCT.sum(dim=2) / valid_BT.sum(dim=1, keepdim=True).clamp(min=1))[..., None]
-        instant_BCT: Tensor = self.instant(feats_BCT) * self.whole(mean_BC1).relu()
-        window_BCT: Tensor = (self.narrow(feats_BCT) + self.wide(feats_BCT)) * self.gate(feats_BCT)
+        instant_BCT = _convolve(self.instant, feats_BCT) * _convolve(self.whole, mean_BC1).relu()
+        window_BCT = _convolve(self.narrow, feats_BCT) + _convolve(self.wide, feats_BCT)
+        window_BCT = window_BCT * _convolve(self.gate, feats_BCT)
         return instant_BCT + window_BCT + feats_BCT
+
+
+def _convolve(depthwise: nn.Conv1d, feats_BCT: Tensor) -> Tensor:
+    """The convolution; of size 1 it is a product, which torch's own on the CPU makes channel after channel, slowly."""
+    convolved_BCT: Tensor
+    if depthwise.kernel_size == (1,):
+        assert depthwise.bias is not None
+        convolved_BCT = feats_BCT * depthwise.weight[:, 0] + depthwise.bias[:, None]
+    else:
+        convolved_BCT = depthwise(feats_BCT)
+    return convolved_BCT
 
 
 class SGPBlock(nn.Module):

@@ -293,7 +293,7 @@ def test_learns_planted_segments_of_two_classes_and_lengths(name: str) -> None:
     valid_BT = rows(lengths, 50)
     targets = head.targets([torch.tensor(ends) for ends in planted], [torch.tensor([0, 1])] * 2)
     optimizer = torch.optim.AdamW(head.parameters(), lr=3e-3)
-    for _ in range(120):
+    for _ in range(80):
         loss = head.loss(head(feats_BCT, valid_BT), targets)["loss"]
         optimizer.zero_grad()
         loss.backward()
