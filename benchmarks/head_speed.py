@@ -1,7 +1,7 @@
 """Time, memory and parameters of each head, against its literal form, public code and the rate of a matrix product.
 
-    python benchmarks/head_speed.py [--sizes thumos activitynet] [--heads actionformer] [--forms ours literal] [--repeats 5]
-                               [--rows 40000] [--threads 2] [--peer FOLDER]
+    python benchmarks/head_speed.py [--sizes thumos activitynet] [--heads actionformer] [--forms ours literal]
+                                    [--repeats 5] [--rows 40000] [--threads 2] [--peer FOLDER]
 
 ours       a training step (targets, forward, loss, backward, clipping, AdamW), and a long video to scored segments
 literal    the same as the paper's figures draw it: all T x T scores of attention and a mask on them; every sample of
