@@ -45,7 +45,7 @@ def soft_nms(
         raise ValueError("soft_nms: method 'bmn' compares widths with the length of the video; give length=")
     rows = max(1, _BOXES_AT_A_TIME // max(1, scores_BN.shape[1])) if scores_BN.device.type == "cpu" else len(scores_BN)
     chunks = [
-        _soft_nms(segments, scores.clone(), keep, sigma, length if method == "bmn" else None)
+        _soft_nms(segments, scores, keep, sigma, length if method == "bmn" else None)
         for segments, scores in zip(torch.split(segments_BN2, rows), torch.split(scores_BN, rows), strict=True)
     ]
     segments, scores, index = (torch.cat(parts) for parts in zip(*chunks, strict=True))
@@ -55,29 +55,36 @@ def soft_nms(
 def _soft_nms(
     segments_BN2: Tensor, scores_BN: Tensor, keep: int, sigma: float, length: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`soft_nms` of one chunk; changes `scores_BN`. BMN's variant where `length` is given."""
+    """`soft_nms` of one chunk. BMN's variant where `length` is given.
+
+    Nearly all of the time goes into passes over (B, N), so they are few: in logarithms, multiplying by exp(-IoU²/sigma)
+    is one of them.
+    """
     start_BN, end_BN = (edge.contiguous() for edge in segments_BN2.unbind(-1))
-    width_BN = end_BN - start_BN
+    # Above 0, so that unions are. An overlap is never longer than either segment, rounded or not.
+    width_BN = (end_BN - start_BN).clamp(min=torch.finfo(start_BN.dtype).tiny)
+    log_BN = scores_BN.clamp(min=0).log()
     kept_BK2 = segments_BN2.new_zeros(len(scores_BN), keep, 2)
-    kept_BK = scores_BN.new_zeros(len(scores_BN), keep)
+    kept_BK = scores_BN.new_full((len(scores_BN), keep), -torch.inf)
     index_BK = torch.zeros_like(kept_BK, dtype=torch.long)
     for step in range(min(keep, scores_BN.shape[1])):
-        best_B1, place_B1 = scores_BN.max(dim=1, keepdim=True)
-        if not best_B1.any():
+        best_B1, place_B1 = log_BN.max(dim=1, keepdim=True)
+        is_box_B1 = best_B1 > -torch.inf
+        if not is_box_B1.any():
             break
-        start_B1, end_B1 = start_BN.gather(1, place_B1), end_BN.gather(1, place_B1)
-        is_box_B1 = best_B1 > 0
+        start_B1, end_B1, width_B1 = (edge_BN.gather(1, place_B1) for edge_BN in (start_BN, end_BN, width_BN))
         kept_BK2[:, step] = torch.cat([start_B1, end_B1], dim=1) * is_box_B1
         kept_BK[:, step], index_BK[:, step] = best_B1[:, 0], (place_B1 * is_box_B1)[:, 0]
 
         overlap_BN = torch.minimum(end_BN, end_B1).sub_(torch.maximum(start_BN, start_B1)).clamp_(min=0)
-        union_BN = (width_BN + (end_B1 - start_B1)).sub_(overlap_BN).clamp_(min=torch.finfo(width_BN.dtype).tiny)
-        iou_BN = overlap_BN.div_(union_BN)
-        decay_BN = torch.exp(iou_BN.square().mul_(-1 / sigma))
+        iou_BN = overlap_BN.div_((width_BN + width_B1).sub_(overlap_BN))
         if length is not None:
-            decay_BN[iou_BN <= 0.5 + 0.4 * (end_B1 - start_B1) / length] = 1
-        scores_BN.mul_(decay_BN).scatter_(1, place_B1, 0)
-    return kept_BK2, kept_BK, index_BK
+            iou_BN.mul_(iou_BN > 0.5 + 0.4 * width_B1 / length)
+        log_BN.addcmul_(iou_BN, iou_BN, value=-1 / sigma).scatter_(1, place_B1, -torch.inf)
+    # Scores that nothing lowered are returned to the bit; the others as much lowered as their logarithms, in order.
+    first_BK = scores_BN.gather(1, index_BK) if scores_BN.shape[1] else torch.zeros_like(kept_BK)
+    scores_BK = (first_BK * (kept_BK - first_BK.log()).exp()).where(kept_BK > -torch.inf, 0)
+    return kept_BK2, scores_BK.cummin(dim=1).values, index_BK
 
 
 # --- Voting -----------------------------------------------------------------------------------------------------------

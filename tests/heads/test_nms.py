@@ -48,6 +48,24 @@ def test_gaussian_by_hand() -> None:
     assert scores[0].tolist() == pytest.approx([0.9, 0.75, 0.8 * math.exp(-1 / 9 / 0.5)])
 
 
+def test_scores_that_nothing_lowers_come_back_to_the_bit_and_all_in_descending_order() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.rand(1, 500, generator=generator)
+    start = torch.arange(500.0)
+    apart = torch.stack([2 * start, 2 * start + 1], dim=1)[None]
+    assert torch.equal(soft_nms(apart, scores, keep=500)[1], scores.sort(descending=True).values)
+    near = torch.stack([start, start + 20 * torch.rand(500, generator=generator)], dim=1)[None]
+    lowered = soft_nms(near, scores, keep=500)[1]
+    assert torch.equal(lowered, lowered.sort(descending=True).values)
+
+
+def test_a_segment_without_length_lowers_nothing_and_is_not_lowered() -> None:
+    segments, scores = torch.tensor([[[3.0, 3.0], [3.0, 3.0], [0.0, 5.0]]]), torch.tensor([[0.9, 0.8, 0.7]])
+    _, kept, index = soft_nms(segments, scores, keep=3)
+    assert torch.equal(kept, scores)
+    assert index.tolist() == [[0, 1, 2]]
+
+
 def test_bmn_spares_more_beside_a_wide_segment() -> None:
     # IoU 0.6: lowered beside a segment of a tenth of the video (above 0.54), spared beside one of a half (below 0.7).
     segments, scores = torch.tensor([[[0.0, 10.0], [0.0, 6.0]]]), torch.tensor([[0.9, 0.8]])
