@@ -297,7 +297,7 @@ PEERS = ("peer", "peer-narrow")
 
 
 def _print_means(results: Results) -> None:
-    """Rows of a method: its mean over seeds in each split, and over all of them."""
+    """Rows of a method: its mean over seeds in each split, and that of all with either interval."""
     table = results_table("mAP (%), and half-widths of 95 % intervals", "method", "split", *_columns())
     for method, by_split in results.items():
         _add_rows(table, method, _maps(by_split), [*by_split])
@@ -321,16 +321,17 @@ def _columns() -> list[str]:
 def _add_rows(table: Table, method: str, maps_GSH: NDArray[np.float64], splits: list[int]) -> None:
     for split, maps_SH in zip(splits, maps_GSH, strict=True):
         table.add_row(method, str(split), *map(format_interval, maps_SH.T))
-    cells = [_format_both(maps_GS) for maps_GS in np.moveaxis(maps_GSH, 2, 0)]
-    table.add_row(method, "mean ± splits, seeds", *cells, end_section=True)
+    for over, width in (("splits", _over_splits), ("seeds", _over_seeds)):
+        cells = [f"{maps_GS.mean():.1f} ± {width(maps_GS)}" for maps_GS in np.moveaxis(maps_GSH, 2, 0)]
+        table.add_row(method, f"± {over}", *cells, end_section=over == "seeds")
 
 
-def _format_both(maps_GS: NDArray[np.float64]) -> str:
-    """Mean over splits and seeds ± both half-widths; ? where there is one split or seed."""
-    splits, seeds = maps_GS.shape
-    over_splits = f"{half_width(maps_GS.mean(axis=1)):.1f}" if splits > 1 else "?"
-    over_seeds = f"{half_width_within(maps_GS):.1f}" if seeds > 1 else "?"
-    return f"{maps_GS.mean():.1f} ± {over_splits}, {over_seeds}"
+def _over_splits(maps_GS: NDArray[np.float64]) -> str:
+    return f"{half_width(maps_GS.mean(axis=1)):.1f}" if len(maps_GS) > 1 else "?"
+
+
+def _over_seeds(maps_GS: NDArray[np.float64]) -> str:
+    return f"{half_width_within(maps_GS):.1f}" if maps_GS.shape[1] > 1 else "?"
 
 
 def _maps(by_split: dict[int, list[dict[str, Any]]]) -> NDArray[np.float64]:
