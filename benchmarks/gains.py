@@ -58,12 +58,14 @@ def measure_gains(
 # --- Heads ------------------------------------------------------------------------------------------------------------
 
 
-def train_head(config: str, store: Path, annotations: Path, out: Path, seed: int) -> dict[str, Any]:
+def train_head(config: str, store: Path, annotations: Path, out: Path, seed: int, **overrides: Any) -> dict[str, Any]:
     """A head's mAP, the proposals' AUC at the same tIoU thresholds, and the seconds of its training.
 
-    The AUC tells how well segments are placed, whatever their class.
+    The AUC tells how well segments are placed, whatever their class. `overrides` stand in place of the config's.
     """
-    pipeline.localize(config=config, features=store, annotations=annotations, out=out, seed=seed, progress=True)
+    pipeline.localize(
+        config=config, features=store, annotations=annotations, out=out, seed=seed, progress=True, **overrides
+    )
     metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
     proposals = pipeline.evaluate(
         ground_truth=annotations, predictions=out / "detections.json", task="proposal", tiou=metrics["tiou"]

@@ -1,25 +1,35 @@
-"""Heads on GTEA, real egocentric videos, beside a classifier of single rows whose runs of equal labels are segments.
+"""Every head on GTEA, real egocentric videos, and beside them the public ActionFormer and classifiers of single rows.
 
-    python benchmarks/gtea.py OUT --data FOLDER [--splits 1 2 3 4] [--head-seeds 3]
-                              [--methods gtad actionformer … linear temporal]
+    python benchmarks/gtea.py OUT --data FOLDER [--splits 2 3 4] [--head-seeds 3] [--rows ax|a] [--peer CHECKOUT]
+                              [--methods HEAD ... linear temporal]
 
-    gtad      `pipeline localize` with configs/gtea/localize_gtad.yaml
-    actionformer  the same with configs/gtea/localize_actionformer.yaml, whose sigma was chosen on split 1
-    temporalmaxer  and with configs/gtea/localize_temporalmaxer.yaml
-    tridet    and with configs/gtea/localize_tridet.yaml
+    HEAD      `pipeline localize` with configs/gtea/localize_HEAD.yaml, whichever there are
     linear    a softmax on each row of features, trained with the training videos' labels; a run of rows of one label is
               a segment, and its score is the mean probability of the label
     temporal  the same behind a temporal convolution over 2 seconds
+    peer      the public ActionFormer by its own code (`benchmarks/peer_actionformer.py`), trained on the same rows and
+              scored by the same evaluator; peer-narrow is the same networks decoded with the sigma of our config
 
 FOLDER holds the features of the temporal convolutional networks' authors (Lea et al., CVPR 2017): for each of the four
 splits Split_K.npz with VIDEO/A, the 128 activations of a CNN at 15 rows a second, which its authors trained on the
-frame labels of that split's training videos (VIDEO/X, not used, are its class scores), and annotations.json, which
-says for each video in which split it is tested. Heads that are in OUT already are not trained again; OUT/gtea.json
-holds the metrics of each method, split and seed.
+frame labels of that split's training videos, and VIDEO/X, its class scores; and annotations.json, which says for each
+video in which split it is tested. Rows are both side by side, 139 channels, or with `--rows a` the activations alone.
+Our configs' settings were chosen on split 1, so that it reports nothing: it is left out unless asked for.
+
+Heads that are in OUT already are not trained again; OUT/gtea_ROWS.json holds the metrics of each method, split and
+seed. All are trained seed by seed, so that what an interrupted run leaves is paired.
+
+Two intervals stand beside each mean over splits and seeds, and beside each difference from the peer, which is taken
+split by split and seed by seed:
+
+    splits  Student's t over the splits' means, seeds averaged: what four other persons' videos might have given. It
+            holds the chance in seeds, too. With three splits t is 4.3, so it is wide.
+    seeds   the variance of seeds within splits, pooled: what training again on these splits might give
 
 --develop trains and scores on the training videos of each split alone: of their three persons, one is held out. As the
 CNN knows their labels, too (its own scores are right in 92 % of the rows of training videos, but in 55 % of those of
-test videos), their features get noise that changes over seconds, so strong that a linear classifier is right in 55 %.
+test videos), their features get noise that changes over seconds, so strong that a linear classifier is right in 55 %
+of the activations' rows.
 """
 
 from __future__ import annotations
@@ -39,55 +49,83 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.command_line import script_parser
 from benchmarks.gains import train_head
 from benchmarks.headroom import classes_at
-from benchmarks.results import format_interval, results_table, write_results
+from benchmarks.peer_actionformer import SIGMAS, peer_metrics
+from benchmarks.results import format_interval, half_width, half_width_within, results_table, write_results
 from pipeline.data.annotations import Annotations, Segment, Video, read_annotations, write_annotations
 from pipeline.data.detections import Detection, Detections
 from pipeline.data.features import FeatureStore, StoreHeader
 from pipeline.data.snippets import Timeline
 from pipeline.measures.detection_metrics import GroundTruth, detection_metrics
+from pipeline.options.packaged import CONFIGS
 
-HEAD_CONFIG = "gtea/localize_gtad"
+HEAD_CONFIG = "gtea/localize_gtad"  # of other scripts on this data
 SPLITS = (1, 2, 3, 4)
-TIOU = (0.1, 0.3, 0.5)
+REPORTED = (2, 3, 4)
+TIOU = (0.1, 0.3, 0.5, 0.7)
+ROWS = {"ax": ("A", "X"), "a": ("A",)}
 NOISE, NOISE_ROWS = 2.1, 15  # of the held-out training videos: in standard deviations; rows of a second
+
+# Metrics of a method, given a store, annotations, a folder of its own and a seed.
+Method = Callable[[Path, Path, Path, int], dict[str, Any]]
+Results = dict[str, dict[int, list[dict[str, Any]]]]  # by method and split, one for each seed
 
 
 def main() -> None:
     parser = script_parser(__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--splits", nargs="+", type=int, choices=SPLITS, default=[*SPLITS])
+    parser.add_argument("--splits", nargs="+", type=int, choices=SPLITS, default=[*REPORTED])
     parser.add_argument("--head-seeds", type=int, default=3, help="how often each method is trained on each split")
-    parser.add_argument("--methods", nargs="+", choices=[*METHODS], default=[*METHODS])
+    parser.add_argument("--rows", choices=[*ROWS], default="ax", help="activations and class scores, or the former")
+    parser.add_argument("--methods", nargs="*", choices=[*METHODS], default=[*METHODS])
+    parser.add_argument("--peer", type=Path, help="checkout of the public ActionFormer, to train beside them")
     parser.add_argument("--develop", action="store_true", help="hold out training videos; never look at the test set")
     options = parser.parse_args()
-    results: dict[str, dict[int, list[dict[str, Any]]]] = {method: {} for method in options.methods}
+    methods = {name: METHODS[name] for name in options.methods} | _peers(options.peer)
+    results: Results = {name: {split: [] for split in options.splits} for name in methods}
     for split in options.splits:
-        folder = options.out / f"split{split}"
-        store, annotations = make_split(options.data, split, folder, develop=options.develop)
-        for method in options.methods:
-            train = METHODS[method]
-            runs = [train(store, annotations, folder / f"{method}{seed}", seed) for seed in range(options.head_seeds)]
-            results[method][split] = runs
-        write_results(options.out / "gtea.json", results)
-    _print_table(results)
+        folder = options.out / f"{options.rows}_split{split}"
+        arrays = ROWS[options.rows]
+        store, annotations = make_split(options.data, split, folder, arrays=arrays, develop=options.develop)
+        for seed in range(options.head_seeds):
+            for name, measure in methods.items():
+                results[name][split].append(measure(store, annotations, folder / f"{name}{seed}", seed))
+                write_results(options.out / f"gtea_{options.rows}.json", results)
+    _print_means(results)
+    if options.peer:
+        _print_differences(results)
+
+
+def _peers(checkout: Path | None) -> dict[str, Method]:
+    """The public ActionFormer with each sigma; both decode the networks in one folder."""
+    if checkout is None:
+        return {}
+
+    def measure(sigma: float, store: Path, annotations: Path, out: Path, seed: int) -> dict[str, Any]:
+        return peer_metrics(checkout, sigma, TIOU, store, annotations, out.with_name(f"peer{seed}"), seed)
+
+    return {name: partial(measure, sigma) for name, sigma in zip(PEERS, SIGMAS, strict=True)}
 
 
 # --- The data ---------------------------------------------------------------------------------------------------------
 
 
-def make_split(data: Path, split: int, folder: Path, *, develop: bool = False) -> tuple[Path, Path]:
+def make_split(
+    data: Path, split: int, folder: Path, *, arrays: Sequence[str] = ("A",), develop: bool = False
+) -> tuple[Path, Path]:
     """A feature store and an annotation file of one split, made unless they are there.
 
     Args:
         data: folder of Split_K.npz and annotations.json.
         split: 1 to 4.
         folder: where to write them.
+        arrays: which of a video's arrays make its rows, side by side.
         develop: leave the test videos out, and hold out one person's training videos instead.
 
     Returns:
@@ -96,8 +134,11 @@ def make_split(data: Path, split: int, folder: Path, *, develop: bool = False) -
     store, annotations = folder / "features", folder / "annotations.json"
     videos = _read_videos(data, split, develop)
     write_annotations(annotations, videos)
-    with np.load(data / f"Split_{split}.npz") as arrays:
-        features = {video: arrays[f"{video.id}/A"].astype(np.float32) for video in videos}
+    with np.load(data / f"Split_{split}.npz") as stored:
+        features = {
+            video: np.concatenate([stored[f"{video.id}/{name}"] for name in arrays], axis=1, dtype=np.float32)
+            for video in videos
+        }
     if develop:
         _spoil({video: rows_TC for video, rows_TC in features.items() if video.subset == "validation"})
     _write_store(store, features)
@@ -236,35 +277,67 @@ def runs_of_labels(probability_KT: NDArray[np.float32], timeline: Timeline, labe
     return found
 
 
-METHODS: dict[str, Callable[[Path, Path, Path, int], dict[str, Any]]] = {
-    "gtad": partial(train_head, HEAD_CONFIG),
-    "actionformer": partial(train_head, "gtea/localize_actionformer"),
-    "temporalmaxer": partial(train_head, "gtea/localize_temporalmaxer"),
-    "tridet": partial(train_head, "gtea/localize_tridet"),
+# --- All methods ------------------------------------------------------------------------------------------------------
+
+
+def _head(name: str) -> Method:
+    return partial(train_head, f"gtea/localize_{name}", tiou=list(TIOU))
+
+
+HEADS = sorted(path.stem.removeprefix("localize_") for path in (CONFIGS / "gtea").glob("localize_*.yaml"))
+METHODS: dict[str, Method] = {
+    **{name: _head(name) for name in HEADS},
     "linear": train_linear,
     "temporal": train_temporal,
 }
+PEERS = ("peer", "peer-narrow")
 
 
 # --- What they reach --------------------------------------------------------------------------------------------------
 
 
-def _print_table(results: dict[str, dict[int, list[dict[str, Any]]]]) -> None:
-    """A row for each method and split; over all splits, what varies is each seed's mean over them."""
-    title = "mAP (%): mean over seeds, and the half-width of its 95 % interval"
-    table = results_table(title, "method", "split", *(f"mAP@{tiou}" for tiou in TIOU), "average")
+def _print_means(results: Results) -> None:
+    """Rows of a method: its mean over seeds in each split, and that of all with either interval."""
+    table = results_table("mAP (%), and half-widths of 95 % intervals", "method", "split", *_columns())
     for method, by_split in results.items():
-        maps = {str(split): _maps(runs) for split, runs in by_split.items()}
-        maps["all"] = np.mean([*maps.values()], axis=0)
-        for split, maps_SH in maps.items():
-            columns = [*maps_SH.T, maps_SH.mean(axis=1)]
-            table.add_row(method, split, *map(format_interval, columns), end_section=split == "all")
+        _add_rows(table, method, _maps(by_split), [*by_split])
     Console().print(table)
 
 
-def _maps(runs: list[dict[str, Any]]) -> NDArray[np.float64]:
-    """mAP of each seed at each tIoU, (S, H)."""
-    return np.array([[run["map"][run["tiou"].index(tiou)] for tiou in TIOU] for run in runs])
+def _print_differences(results: Results) -> None:
+    """The same of what each method is ahead of a peer, paired by split and seed."""
+    for peer in PEERS:
+        table = results_table(f"mAP (%) minus that of {peer}", "method", "split", *_columns())
+        for method, by_split in results.items():
+            if method not in PEERS:
+                _add_rows(table, method, _maps(by_split) - _maps(results[peer]), [*by_split])
+        Console().print(table)
+
+
+def _columns() -> list[str]:
+    return [*(f"mAP@{tiou}" for tiou in TIOU), "average"]
+
+
+def _add_rows(table: Table, method: str, maps_GSH: NDArray[np.float64], splits: list[int]) -> None:
+    for split, maps_SH in zip(splits, maps_GSH, strict=True):
+        table.add_row(method, str(split), *map(format_interval, maps_SH.T))
+    for over, width in (("splits", _over_splits), ("seeds", _over_seeds)):
+        cells = [f"{maps_GS.mean():.1f} ± {width(maps_GS)}" for maps_GS in np.moveaxis(maps_GSH, 2, 0)]
+        table.add_row(method, f"± {over}", *cells, end_section=over == "seeds")
+
+
+def _over_splits(maps_GS: NDArray[np.float64]) -> str:
+    return f"{half_width(maps_GS.mean(axis=1)):.1f}" if len(maps_GS) > 1 else "?"
+
+
+def _over_seeds(maps_GS: NDArray[np.float64]) -> str:
+    return f"{half_width_within(maps_GS):.1f}" if maps_GS.shape[1] > 1 else "?"
+
+
+def _maps(by_split: dict[int, list[dict[str, Any]]]) -> NDArray[np.float64]:
+    """mAP of each split and seed at each tIoU, and their average: (splits, seeds, TIOU + 1)."""
+    maps_GSH = np.array([[run["map"] for run in runs] for runs in by_split.values()])
+    return np.concatenate([maps_GSH, maps_GSH.mean(axis=2, keepdims=True)], axis=2)
 
 
 if __name__ == "__main__":

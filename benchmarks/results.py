@@ -37,5 +37,19 @@ def format_interval(values_S: NDArray[np.float64]) -> str:
 def half_width(values_S: NDArray[np.float64]) -> float:
     """Of the 95 % interval of the mean of two or more values."""
     count = len(values_S)
-    quantile = STUDENT[min(count - 2, len(STUDENT) - 1)]
-    return float(quantile * values_S.std(ddof=1) / np.sqrt(count))
+    return float(student(count - 1) * values_S.std(ddof=1) / np.sqrt(count))
+
+
+def half_width_within(values_GS: NDArray[np.float64]) -> float:
+    """Of the 95 % interval of the mean of G groups of S values each, if the groups are all that there are.
+
+    Only what varies within groups counts: its variance is pooled, with G·(S-1) degrees of freedom.
+    """
+    groups, size = values_GS.shape
+    variance = values_GS.var(axis=1, ddof=1).mean()
+    return float(student(groups * (size - 1)) * np.sqrt(variance / (groups * size)))
+
+
+def student(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t; above nine degrees of freedom that of nine, which is a little too wide."""
+    return STUDENT[min(freedom, len(STUDENT)) - 1]
