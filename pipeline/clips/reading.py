@@ -5,25 +5,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.data.annotations import read_annotations
-from pipeline.data.files import (
-    NO_SUBSET,
-    check_video_id,
-    find_videos,
-    match_ids,
-    parse_time,
-    read_table,
-    split_by_hash,
-    walk_videos,
-)
+from pipeline.data.annotations import read_annotations, usual_subset
+from pipeline.data.files import NO_SUBSET, check_video_id, find_videos, match_ids, split_by_hash, walk_videos
+from pipeline.data.tables import TABLE_SUFFIXES, read_table, table_columns
 
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
-# Kinetics' releases differ in what they call their splits.
-SPLITS = {"train": "training", "val": "validation", "validate": "validation", "test": "testing"}
 
 _TRIMMED = re.compile(r"_[0-9]{6}_[0-9]{6}$")
 
@@ -57,7 +47,7 @@ class ClipList:
 
     def in_subset(self, name: str) -> tuple[Clip, ...]:
         """The clips of one subset. ValueError with the subsets that there are when it has none."""
-        chosen = tuple(clip for clip in self.clips if clip.subset == name)
+        chosen = tuple(clip for clip in self.clips if clip.subset == usual_subset(name))
         if not chosen:
             found = sorted({clip.subset for clip in self.clips})
             raise ValueError(f"no clip is in the subset {name!r}; the subsets of this list are {found}")
@@ -65,15 +55,16 @@ class ClipList:
 
 
 def read_clips(path: Path, videos: Path | None = None, *, form: str | None = None) -> ClipList:
-    """Read a Kinetics csv, a folder of `class_name/clip.mp4` (or `split/class_name/clip.mp4`), or annotations in JSON.
+    """Read a Kinetics csv, a folder of `class_name/clip.mp4` (or `split/class_name/clip.mp4`), or annotations.
 
     The csv has the columns `label,youtube_id,time_start,time_end[,split]`. Its files are looked for in `videos` (left
     out: beside the csv) and its subfolders, as `ID_000010_000020.mp4` (already cut to the clip) or `ID.mp4` (whole, so
     that the clip gets a start and an end). Rows without a file are skipped and counted. Splits are named as in
     ActivityNet: training, validation, testing; a list without splits is divided by `split_by_hash` on the source video.
 
-    Of annotations (`read_annotations`), each segment is a clip. The videos are looked for in the same way, by their id
-    with or without ActivityNet's `v_`. With a `form`, `path` holds annotations in it, whatever it looks like.
+    Of annotations (`read_annotations`; a JSON file, or a table without the column youtube_id), each segment is a clip.
+    The videos are looked for in the same way, by their id with or without ActivityNet's `v_`. With a `form`, `path`
+    holds annotations in it, whatever it looks like.
 
     A clip that is listed twice is one clip.
 
@@ -85,7 +76,7 @@ def read_clips(path: Path, videos: Path | None = None, *, form: str | None = Non
         raise FileNotFoundError(f"{path}: there is no such csv, annotation JSON, or folder of class_name/clip.mp4")
     blemishes: Counter[str] = Counter()
     folder = videos or path.parent
-    if form is not None or path.name.endswith((".json", ".json.gz")):
+    if form is not None or _holds_annotations(path):
         listed, wanted = (
             _clips_of_annotations(path, folder, form, blemishes),
             f"ID.mp4 in {folder}; give --videos FOLDER",
@@ -109,6 +100,13 @@ def read_clips(path: Path, videos: Path | None = None, *, form: str | None = Non
     return ClipList(tuple(clip for _, clip in found), dict(blemishes))
 
 
+def _holds_annotations(path: Path) -> bool:
+    """Whether it is an annotation file rather than a list in the Kinetics layout, or a folder."""
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        return "youtube_id" not in table_columns(path)
+    return path.name.endswith((".json", ".json.gz"))
+
+
 def _clips_of_tree(folder: Path, blemishes: Counter[str]) -> Iterator[tuple[str, Clip]]:
     """Pairs of a clip's source video and the clip."""
     for file in walk_videos(folder):
@@ -116,7 +114,7 @@ def _clips_of_tree(folder: Path, blemishes: Counter[str]) -> Iterator[tuple[str,
         if not folders:
             blemishes["files outside of a class folder (skipped)"] += 1
             continue
-        subset = SPLITS.get(folders[0].lower(), folders[0]) if len(folders) > 1 else ""
+        subset = usual_subset(folders[0]) if len(folders) > 1 else ""
         yield _TRIMMED.sub("", file.stem), Clip(file, folders[-1], None, None, subset)
 
 
@@ -131,7 +129,7 @@ def _clips_of_annotations(
         if video.id not in matches:
             blemishes["videos without a file (skipped)"] += 1
             continue
-        subset = SPLITS.get(video.subset.lower(), video.subset)
+        subset = usual_subset(video.subset)
         for segment in video.segments:
             yield video.id, Clip(files[matches[video.id]], segment.label, segment.start, segment.end, subset)
 
@@ -140,20 +138,27 @@ def _clips_of_table(path: Path, folder: Path, blemishes: Counter[str]) -> Iterat
     files: Mapping[str, list[Path]] = defaultdict(list)
     for file in walk_videos(folder):
         files[file.stem].append(file)
-    for line, row in read_table(path, KINETICS_COLUMNS):
+    table = read_table(path, KINETICS_COLUMNS)
+    parse_time = table.clock("time_start", "time_end")
+    for line, row in table:
         try:
-            clip = _clip_of_row(row, files, blemishes)
+            clip = _clip_of_row(row, parse_time, files, blemishes)
         except ValueError as error:
             raise ValueError(f"{path}, line {line}: {error}") from error
         if clip is not None:
             yield row["youtube_id"], clip
 
 
-def _clip_of_row(row: Mapping[str, str], files: Mapping[str, Sequence[Path]], blemishes: Counter[str]) -> Clip | None:
+def _clip_of_row(
+    row: Mapping[str, str],
+    parse_time: Callable[[str], float],
+    files: Mapping[str, Sequence[Path]],
+    blemishes: Counter[str],
+) -> Clip | None:
     """The clip of one row; None, counted, if it has no file or no length."""
     source, label = check_video_id(row["youtube_id"]), row["label"]
     start, end = parse_time(row["time_start"]), parse_time(row["time_end"])
-    subset = SPLITS.get(row.get("split", "").lower(), row.get("split", ""))
+    subset = usual_subset(row.get("split", ""))
     if not label:
         raise ValueError("the label is empty")
     if end <= start:

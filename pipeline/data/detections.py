@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.data.files import read_json, write_json
+from pipeline.data.files import plain_label, read_json, write_json
 from pipeline.data.subtitles import write_subtitles
 
 if TYPE_CHECKING:
@@ -237,9 +237,8 @@ def _row(detection: Detection) -> dict[str, Any]:
 def _columns(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Detections:
     rows = list(chain.from_iterable(results.values()))
     names = [row.get("label", "") for row in rows]
-    labels = {name: index for index, name in enumerate(dict.fromkeys(names))}
-    if not all(isinstance(name, str) for name in labels):
-        raise TypeError("a label is no string")
+    spelling = {name: plain_label(name) for name in dict.fromkeys(names)}  # as annotations are spelt, too
+    labels = {name: index for index, name in enumerate(dict.fromkeys(spelling.values()))}
     segments_N2 = np.array([row["segment"] for row in rows], dtype=np.float64).reshape(-1, 2)
     if len(segments_N2) != len(rows):
         raise ValueError("a segment does not have two times")
@@ -247,7 +246,7 @@ def _columns(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Detections:
         video_ids=tuple(results),
         labels=tuple(labels),
         video_N=np.repeat(np.arange(len(results)), [len(detections) for detections in results.values()]),
-        label_N=np.array([labels[name] for name in names], dtype=np.int64),
+        label_N=np.array([labels[spelling[name]] for name in names], dtype=np.int64),
         segments_N2=segments_N2,
         scores_N=np.array([row["score"] for row in rows], dtype=np.float64),
     )

@@ -1,23 +1,18 @@
-"""The small files around a data set: video ids and the files they name, JSON, and csv as spreadsheets write it."""
+"""The small files around a data set: video ids and the files they name, JSON, and text."""
 
 from __future__ import annotations
 
-import csv
 import gzip
 import hashlib
-import io
 import json
-import math
 import os
 import re
 import shutil
+import unicodedata
 import zlib
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from _csv import Reader
+from typing import Any
 
 VIDEO_SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"}
@@ -27,7 +22,6 @@ VALIDATION_SHARE = 0.2
 NO_SUBSET = "{} without a subset (a fifth became validation, the rest training; give subsets to decide otherwise)"
 
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and bytes that are no UTF-8
-_TIME = re.compile(r"(?:(?:([0-9]+):)?([0-9]+):)?([0-9]+(?:[.,][0-9]*)?(?:[eE][-+]?[0-9]+)?)")
 
 
 # --- Ids and video files ----------------------------------------------------------------------------------------------
@@ -41,21 +35,35 @@ def check_video_id(video_id: str) -> str:
     return video_id
 
 
+def plain_id(name: str) -> str:
+    """The id in a name of a video: without the suffix of a video file, accents composed as most systems write them."""
+    return unicodedata.normalize("NFC", strip_video_suffix(name))
+
+
+def plain_label(label: str) -> str:
+    """A label as everybody writes it: accents composed, one space between words (also for ones that do not break)."""
+    return " ".join(unicodedata.normalize("NFC", label).split())
+
+
 def match_ids(wanted: Iterable[str], available: Iterable[str]) -> dict[str, str]:
     """Which available id each wanted id means; ids without a counterpart are left out.
 
-    An id is first taken literally. The rest match with ActivityNet's prefix `v_` added or removed, each available id
-    once: `abc` finds `v_abc`, unless `v_abc` is wanted too.
+    An id is first taken literally. The rest match as `plain_id` has them, and then with ActivityNet's prefix `v_` added
+    or removed, each available id once: `abc` finds `v_abc`, unless `v_abc` is wanted too.
     """
-    wanted, free = list(wanted), set(available)
-    matches = {video_id: video_id for video_id in wanted if video_id in free}
-    free -= matches.keys()
-    for video_id in wanted:
-        other = video_id.removeprefix("v_") if video_id.startswith("v_") else f"v_{video_id}"
-        if video_id not in matches and other in free:
-            matches[video_id] = other
-            free.remove(other)
-    return matches
+    wanted, available = list(wanted), list(available)
+    matches: dict[str, str] = {}
+    for spell in (str, plain_id, lambda name: _other_prefix(plain_id(name))):
+        taken = set(matches.values())
+        free = {(name if spell is str else plain_id(name)): name for name in reversed(available) if name not in taken}
+        for video_id in wanted:
+            if video_id not in matches and spell(video_id) in free:
+                matches[video_id] = free.pop(spell(video_id))
+    return {video_id: matches[video_id] for video_id in wanted if video_id in matches}
+
+
+def _other_prefix(video_id: str) -> str:
+    return video_id.removeprefix("v_") if video_id.startswith("v_") else f"v_{video_id}"
 
 
 def split_by_hash(ids: Iterable[str]) -> dict[str, str]:
@@ -106,7 +114,7 @@ def find_videos(folder: Path) -> dict[str, Path]:
     videos: dict[str, Path] = {}
     for file in walk_videos(folder):
         try:
-            video_id = check_video_id(file.stem)
+            video_id = check_video_id(unicodedata.normalize("NFC", file.stem))
         except ValueError as error:
             raise ValueError(f"{str(file)!r}: {error}; rename the file") from error
         if video_id in videos:
@@ -118,15 +126,39 @@ def find_videos(folder: Path) -> dict[str, Path]:
 # --- JSON -------------------------------------------------------------------------------------------------------------
 
 
-def read_json(path: Path) -> Any:
-    """The contents of a JSON file, gzipped if its name ends in .gz. ValueError naming the file if it is not JSON."""
+def read_json(path: Path, *, unique: bool = False) -> Any:
+    """The contents of a JSON file, gzipped if its name ends in .gz.
+
+    Args:
+        path: the file.
+        unique: refuse keys that stand twice in an object, of which JSON takes the last; costs a little time.
+
+    Raises:
+        ValueError: it is not JSON, or a key stands twice; names the file.
+    """
     data = path.read_bytes()
     try:
-        return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+        text = gzip.decompress(data) if path.suffix == ".gz" else data
+        return json.loads(text, object_pairs_hook=_unique_keys if unique else None)
     except RecursionError as error:
         raise ValueError(f"{path}: its JSON is nested too deeply to be read; it is no file of a data set") from error
+    except _RepeatedKeyError as error:
+        raise ValueError(f"{path}: the key {error} stands twice in one object; keep one of the two") from error
     except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is not JSON, or only a part of it: {error}") from error
+
+
+class _RepeatedKeyError(ValueError):
+    """The key, as text."""
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in fields:
+            raise _RepeatedKeyError(repr(key))
+        fields[key] = value
+    return fields
 
 
 def write_json(path: Path, data: object) -> None:
@@ -159,72 +191,3 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         if line.strip():
             yield number, line.strip()
-
-
-# --- csv --------------------------------------------------------------------------------------------------------------
-
-
-def parse_time(text: str) -> float:
-    """Seconds from `75.5`, `1:15.5` (m:ss) or `0:01:15.5` (h:mm:ss); a decimal comma is read as a point."""
-    match = _TIME.fullmatch(text.strip())
-    hours, minutes, seconds = match.groups(default="") if match else ("", "", "inf")
-    seconds_s = float(seconds.replace(",", "."))
-    fits = seconds_s < (60 if minutes else math.inf) and not (hours and int(minutes) >= 60)
-    if not fits:
-        raise ValueError(f"{text!r} is not a time: write seconds (75.5), m:ss (1:15.5) or h:mm:ss (0:01:15.5)")
-    return 3600 * int(hours or 0) + 60 * int(minutes or 0) + seconds_s
-
-
-def read_table(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a csv file with their line numbers; keys are the header's names in lower case, values are stripped.
-
-    Reads what spreadsheets write: a byte order mark, any line end, `,` `;` or tab between values, a first line `sep=;`,
-    empty rows.
-
-    Raises:
-        ValueError: Not UTF-8, a required column missing, or a row with more values than the header; names the line.
-    """
-    columns, reader = _open_table(path)
-    missing = [name for name in required if name not in columns]
-    if missing:
-        raise ValueError(f"{path} has no column {missing}; its header is {columns}, expected {','.join(required)}")
-    try:
-        for row in reader:
-            values = [value.strip() for value in row]
-            if any(values[len(columns) :]):
-                raise ValueError(
-                    f"{path}, line {reader.line_num}: {len(values)} values for {len(columns)} columns; "
-                    "quote values that hold a comma"
-                )
-            if any(values):
-                values += [""] * (len(columns) - len(values))
-                yield reader.line_num, dict(zip(columns, values, strict=False))
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
-
-
-def table_columns(path: Path) -> list[str]:
-    """The names in the header of a csv file, in lower case."""
-    return _open_table(path)[0]
-
-
-def _open_table(path: Path) -> tuple[list[str], Reader]:
-    text = _decode(path)
-    header = next((line for line in text.splitlines() if not _is_separator_line(line)), "")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
-    row = next(reader, [])
-    if row and _is_separator_line(row[0]):
-        row = next(reader, [])
-    return [name.strip().lower() for name in row], reader
-
-
-def _is_separator_line(line: str) -> bool:
-    """Excel's own note on top of a csv."""
-    return line.lower().startswith("sep=")
-
-
-def _decode(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 ({error}); in the spreadsheet save it as 'CSV UTF-8'") from error

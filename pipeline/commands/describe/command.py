@@ -14,7 +14,7 @@ from pipeline.clips.reading import KINETICS_COLUMNS, ClipList, read_clips
 from pipeline.commands.describe.options import DescribeConfig
 from pipeline.data.annotations import Annotations, Video, holds_annotations, read_annotations
 from pipeline.data.features import MANIFEST, FeatureStore
-from pipeline.data.files import table_columns
+from pipeline.data.tables import table_columns
 from pipeline.terminal.notes import say
 from pipeline.terminal.outcome import Outcome
 

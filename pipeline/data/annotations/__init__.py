@@ -8,6 +8,7 @@ from pipeline.data.annotations.reading import (
     Video,
     holds_annotations,
     read_annotations,
+    usual_subset,
     write_annotations,
 )
 
@@ -19,5 +20,6 @@ __all__ = [
     "Video",
     "holds_annotations",
     "read_annotations",
+    "usual_subset",
     "write_annotations",
 ]

@@ -8,6 +8,9 @@ ActivityNet 1.3 names its subsets training, validation and testing, and so does 
 strings (readme of hangzhaomit/HACS-dataset). THUMOS14 has validation and test videos: G-TAD's file calls the former
 `train` and gives no durations; ActionFormer's capitalises the names and adds `fps`, `label_id` and `segment(frames)`,
 which are not needed. The outer level may be missing.
+
+COIN calls the segments "annotation". The JSON of MultiTHUMOS and Charades that goes around with I3D features has
+"actions", a list of [class number, start, end]; the numbers are the labels.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from typing import Any
 
 from pipeline.data.annotations.entries import Entry, RawSegment, make_segment
 from pipeline.data.files import check_video_id
+
+SEGMENT_KEYS = ("annotations", "annotation", "segments")
 
 
 def read_activitynet(path: Path, data: Any) -> dict[str, Entry]:
@@ -47,8 +52,28 @@ def _parse_entry(fields: Any) -> Entry:
         duration=None if duration is None else float(duration),
         feature_duration=None if corrected is None else float(corrected),
         subset=str(fields.get("subset") or "") or None,
-        segments=[_parse_segment(annotation) for annotation in fields.get("annotations") or []],
+        segments=_parse_segments(fields),
     )
+
+
+def _parse_segments(fields: Mapping[str, Any]) -> list[RawSegment]:
+    """The segments under whichever key they stand; ValueError for lists under a key that is not known."""
+    for key in SEGMENT_KEYS:
+        if key in fields:
+            return [_parse_segment(annotation) for annotation in fields[key] or []]
+    if "actions" in fields:
+        return [_parse_action(action) for action in fields["actions"] or []]
+    others = [key for key, value in fields.items() if isinstance(value, list) and value and not _is_flat(value)]
+    if others:
+        raise ValueError(
+            f'it has no "annotations", but {others[0]!r}, a list of {len(fields[others[0]])}; are these its segments? '
+            'Call them "annotations", each {"segment": [start, end], "label"} in seconds'
+        )
+    return []
+
+
+def _is_flat(value: list[Any]) -> bool:
+    return not any(isinstance(item, (dict, list)) for item in value)
 
 
 def _parse_segment(annotation: Any) -> RawSegment:
@@ -60,3 +85,11 @@ def _parse_segment(annotation: Any) -> RawSegment:
             f'expected {{"segment": [start, end], "label"}} in seconds, found {annotation!r:.80}'
         ) from error
     return make_segment(start, end, label)
+
+
+def _parse_action(action: Any) -> RawSegment:
+    try:
+        number, start, end = action
+        return make_segment(float(start), float(end), str(int(number)))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"expected [class number, start, end] in seconds, found {action!r:.80}") from error

@@ -18,7 +18,7 @@ from typing import Any
 from pipeline.data.annotations.activitynet import parse_videos
 from pipeline.data.annotations.entries import Entry
 from pipeline.data.annotations.video_info import info_of
-from pipeline.data.files import read_table, table_columns
+from pipeline.data.tables import read_table, table_columns
 
 
 def is_bsn(data: Any) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pipeline.data.annotations.entries import Entry, Part, join_parts, read_moments
-from pipeline.data.files import read_table
+from pipeline.data.tables import read_table
 
 _TEXT = re.compile(r"charades_sta_(train|test)\.txt", re.IGNORECASE)
 _TABLE = "Charades_v1_*.csv"

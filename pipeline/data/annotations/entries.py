@@ -54,7 +54,7 @@ def make_segment(start: float, end: float, label: object) -> RawSegment:
     """The three as a segment. ValueError unless the times are finite and the label is a name."""
     if not (math.isfinite(start) and math.isfinite(end)):
         raise ValueError(f"segment [{start}, {end}] is not finite")
-    if not (isinstance(label, str) and label):
+    if not (isinstance(label, str) and label.strip()):
         raise ValueError(f"segment [{start}, {end}] has the label {label!r}: expected a name")
     return start, end, label
 

@@ -3,7 +3,7 @@
 The files of all data sets become the same in memory. How each is laid out is told where it is read:
 
     GT.json, GT.json.gz      `activitynet` (ActivityNet, HACS Segments, THUMOS14), `bsn` (ActivityNet)
-    GT.csv                   `spreadsheet`, one's own videos
+    GT.csv, .tsv, .xlsx      `spreadsheet`, one's own videos
     charades_sta_test.txt    `charades`
     a folder                 `thumos14`, or `charades` with both subsets
     anything else            a reader of others, by its name (`pipeline.options.plugins`)
@@ -24,10 +24,15 @@ from pipeline.data.annotations.charades import find_charades_sta, read_charades_
 from pipeline.data.annotations.entries import Entry, RawSegment, make_segment
 from pipeline.data.annotations.spreadsheet import read_spreadsheet
 from pipeline.data.annotations.thumos14 import has_thumos14, read_thumos14
-from pipeline.data.files import NO_SUBSET, check_video_id, read_json, split_by_hash, write_json
+from pipeline.data.files import NO_SUBSET, check_video_id, plain_id, plain_label, read_json, split_by_hash, write_json
+from pipeline.data.tables import TABLE_SUFFIXES
 from pipeline.options import plugins
 
-KNOWN_SUBSETS = frozenset({"training", "validation", "testing", "train", "val", "test"})
+# What files call the subsets, in small letters.
+SUBSET_NAMES = {"train": "training", "val": "validation", "valid": "validation", "validate": "validation"} | {
+    "test": "testing"
+}
+KNOWN_SUBSETS = frozenset(SUBSET_NAMES) | frozenset(SUBSET_NAMES.values())
 # THUMOS14's label of what its annotators could not call action or background. It is no class.
 AMBIGUOUS = "Ambiguous"
 
@@ -90,17 +95,28 @@ class Annotations:
         return tuple(sorted(labels - {AMBIGUOUS}))
 
     def in_subset(self, name: str) -> dict[str, Video]:
-        """The videos of one subset, in capitals or not; of `a|b`, which is for files that differ in how they call the
-        same subset, those of `b` only if there is no `a`. ValueError with the subsets that there are when it has none.
+        """The videos of one subset, in capitals or not, and by any of its usual names (`train` is `training`); of
+        `a|b`, which is for files that differ in how they call the same subset, those of `b` only if there is no `a`.
+        ValueError with the subsets that there are when it has none.
         """
-        subset_of = {video.id: video.subset.casefold() for video in self.videos.values()}
-        subset = next((part for part in name.casefold().split("|") if part in subset_of.values()), None)
-        chosen = {video_id: self.videos[video_id] for video_id in self.videos if subset_of[video_id] == subset}
-        if not chosen:
-            subsets = Counter(video.subset for video in self.videos.values())
-            found = ", ".join(f"{subset!r} ({count} videos)" for subset, count in sorted(subsets.items()))
-            raise ValueError(f"no video is in the subset {name!r}; the subsets of this file are {found or 'none'}")
-        return chosen
+        for spell in (str.casefold, _plain_subset):  # a file may well have both `test` and `testing`
+            for part in name.split("|"):
+                chosen = {video.id: video for video in self.videos.values() if spell(video.subset) == spell(part)}
+                if chosen:
+                    return chosen
+        subsets = Counter(video.subset for video in self.videos.values())
+        found = ", ".join(f"{subset!r} ({count} videos)" for subset, count in sorted(subsets.items()))
+        raise ValueError(f"no video is in the subset {name!r}; the subsets of this file are {found or 'none'}")
+
+
+def usual_subset(name: str) -> str:
+    """What ActivityNet calls the subset: `training` for `train`, `Train` or `TRAINING`; other names stay."""
+    plain = name.strip().casefold()
+    return SUBSET_NAMES.get(plain, plain if plain in KNOWN_SUBSETS else name.strip())
+
+
+def _plain_subset(name: str) -> str:
+    return usual_subset(name).casefold()
 
 
 # --- Reading and writing ----------------------------------------------------------------------------------------------
@@ -118,7 +134,9 @@ def read_annotations(
     `form` names a reader of others, `read(path) -> dict[str, Entry]`, the videos by their ids as the file has them
     (`pipeline.data.annotations.Entry`); what it gives is put right in the same way.
 
-    Each repair is counted in `blemishes`: segments with end ≤ start are dropped, a start before the video becomes 0,
+    Ids lose the suffix of a video file, and ids and labels are spelt one way where they differ in how accents are
+    composed or in spaces; labels that differ in capitals are told and kept apart. Each repair is counted in
+    `blemishes`: segments with end ≤ start are dropped, a start before the video becomes 0,
     an end after the video becomes its end (dropped if nothing is left), exact duplicates are kept once, a duration that
     is no positive number counts as unknown; videos without segments and subsets of an unknown name are kept.
     `as_written` leaves duplicates and late ends as they are, as the ActivityNet toolkit scores them. Segments that are
@@ -132,6 +150,7 @@ def read_annotations(
     if not entries:
         raise ValueError(f"{path} names no video")
     blemishes: Counter[str] = Counter()
+    entries = _spell_alike(path, entries, blemishes)
     subsets = _subsets(entries, blemishes)
     videos = {}
     for video_id, entry in entries.items():
@@ -167,11 +186,11 @@ def _read_entries(path: Path) -> dict[str, Entry]:
     """By the reader for what the path is."""
     if path.is_dir():
         return _read_folder(path)
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in TABLE_SUFFIXES:
         return read_spreadsheet(path)
     if path.suffix.lower() == ".txt":
         return read_charades_sta([path])
-    data = read_json(path)
+    data = read_json(path, unique=True)
     return read_bsn(path, data) if is_bsn(data) else read_activitynet(path, data)
 
 
@@ -198,6 +217,27 @@ def _read_folder(folder: Path) -> dict[str, Entry]:
         f"{folder} holds neither THUMOS14's annotations (BaseballPitch_val.txt, … or val_Annotation.csv) nor those of "
         "Charades-STA (charades_sta_train.txt); give the file of other data sets"
     )
+
+
+def _spell_alike(path: Path, entries: Mapping[str, Entry], blemishes: Counter[str]) -> dict[str, Entry]:
+    """The videos by their plain ids, with plain labels."""
+    plain: dict[str, Entry] = {}
+    for video_id, entry in entries.items():
+        if plain.setdefault(plain_id(video_id), entry) is not entry:
+            raise ValueError(
+                f"{path}: the video {plain_id(video_id)!r} stands there twice, once as {video_id!r}; keep one"
+            )
+        respelt = [(start, end, plain_label(label)) for start, end, label in entry.segments]
+        blemishes["segments whose label has other spaces or accents (respelt)"] += sum(
+            new != old for new, old in zip(respelt, entry.segments, strict=True)
+        )
+        entry.segments = respelt
+    labels = {label for entry in plain.values() for _, _, label in entry.segments}
+    capitals = Counter(label.casefold() for label in labels)
+    blemishes["labels that differ from others in capitals alone (kept apart)"] = sum(
+        count - 1 for count in capitals.values()
+    )
+    return plain
 
 
 def _repair_duration(duration: float | None, blemishes: Counter[str]) -> float | None:
@@ -249,8 +289,9 @@ def _subsets(entries: Mapping[str, Entry], blemishes: Counter[str]) -> dict[str,
     if all(entry.subset is None for entry in entries.values()):
         blemishes[NO_SUBSET.format("videos")] = len(entries)
         return split_by_hash(entries)
-    subsets = {video_id: entry.subset or "" for video_id, entry in entries.items()}
+    subsets = {video_id: (entry.subset or "").strip() for video_id, entry in entries.items()}
+    blemishes["videos without a subset, which others have (used nowhere)"] = sum(not name for name in subsets.values())
     blemishes["videos of unknown subset (kept)"] = sum(
-        subset.casefold() not in KNOWN_SUBSETS for subset in subsets.values()
+        bool(subset) and subset.casefold() not in KNOWN_SUBSETS for subset in subsets.values()
     )
     return subsets

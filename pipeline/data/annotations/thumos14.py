@@ -26,7 +26,8 @@ import numpy as np
 
 from pipeline.data.annotations.entries import Entry, Part, RawSegment, join_parts, make_segment, read_moments
 from pipeline.data.annotations.video_info import read_video_info
-from pipeline.data.files import check_video_id, parse_time, read_table
+from pipeline.data.files import check_video_id
+from pipeline.data.tables import read_table
 
 SUBSETS = {"val": "validation", "test": "test"}
 META = {"validation_set.mat": "validation_videos", "test_set_meta.mat": "test_videos"}
@@ -77,7 +78,9 @@ def _read_segments(file: Path, match: re.Match[str]) -> Iterator[tuple[str, RawS
     if match.re is _TEXT:
         yield from read_moments(file, match["label"])
         return
-    for line, row in read_table(file, ("video", "type", "start", "end")):
+    table = read_table(file, ("video", "type", "start", "end"))
+    parse_time = table.clock("start", "end")
+    for line, row in table:
         try:
             start, end = parse_time(row["start"]), parse_time(row["end"])
             yield check_video_id(row["video"]), make_segment(start, end, row["type"])

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.files import read_json, read_table, strip_video_suffix
+from pipeline.data.files import read_json, strip_video_suffix
+from pipeline.data.tables import read_table
 
 _VIDEO = ("video", "videoid", "videoname", "filename", "name", "id")
 _FPS = ("rfps", "fps", "framerate")  # rfps: ActivityNet's frames / seconds, where its fps is rounded

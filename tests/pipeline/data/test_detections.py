@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.data.detections import Detection, Detections
+from pipeline.data.files import plain_label
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
-detections = st.lists(st.builds(Detection, finite, finite, st.text(), finite), max_size=5)
+detections = st.lists(st.builds(Detection, finite, finite, st.text().map(plain_label), finite), max_size=5)
 
 
 @given(st.dictionaries(st.text(), detections))

@@ -1,8 +1,10 @@
 import csv
+import datetime
 import gzip
 import json
 from pathlib import Path
 
+import openpyxl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,11 +15,12 @@ from pipeline.data.files import (
     check_video_id,
     find_videos,
     match_ids,
-    parse_time,
+    plain_id,
     split_by_hash,
     strip_video_suffix,
     write_json,
 )
+from pipeline.data.tables import parse_time
 from pipeline.terminal.notes import format_counts
 
 HUGE = "9" * 400  # more than a float can hold
@@ -59,6 +62,7 @@ def test_reads_activitynet(tmp_path: Path, compressed: bool) -> None:
 
 
 names = st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="/\\:"), min_size=1, max_size=8)
+names = names.map(plain_id).filter(lambda name: plain_id(name) == name)
 times = st.floats(0, 1e6, allow_nan=False)
 segments = st.builds(lambda a, b, label: (min(a, b), max(a, b), label), times, times, names).filter(
     lambda s: s[0] < s[1]
@@ -175,7 +179,8 @@ def test_odd_subsets_durations_and_ids_are_kept_and_counted(tmp_path: Path) -> N
     assert annotations.videos["a"].duration is None
     assert annotations.blemishes == {
         "durations that are no positive number (ignored)": 1,
-        "videos of unknown subset (kept)": 2,
+        "videos without a subset, which others have (used nowhere)": 1,
+        "videos of unknown subset (kept)": 1,
         "videos without segments (kept)": 1,
         "videos listed with and without v_ (kept apart)": 1,
     }
@@ -260,12 +265,129 @@ def test_csv_keeps_every_segment(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, tuple[float, float, str]]], sep: str, dos: bool
 ) -> None:
     file = tmp_path_factory.mktemp("csv") / "a.csv"
-    rows = [(f"video {name}", segment) for name, segment in rows]
+    rows = [(plain_id(f"video {name}"), segment) for name, segment in rows]
     with file.open("w", encoding="utf-8-sig", newline="") as stream:
         writer = csv.writer(stream, delimiter=sep, lineterminator="\r\n" if dos else "\n")
         writer.writerows([("video", "start", "end", "label"), *((f"{name}.mp4", *segment) for name, segment in rows)])
     read = [(video.id, segment) for video in read_annotations(file).videos.values() for segment in video.segments]
     assert sorted(read, key=str) == sorted(((name, Segment(*segment)) for name, segment in rows), key=str)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("video,start,end,label,start\na,1,2,x,9", "the column 'start' stands 2 times"),
+        ('video,start,end,label\na,"1,234","1,240",x', r"line 2: '1,234' may be 1\.234 s or 1234 s"),
+        (
+            'video,start,end,label\na,"1,234.5","1,5",x',
+            r"line 2: '1,234\.5' has commas for thousands, and '1,5' in line 2",
+        ),
+        ("filename,begin,Stop (s),behavior\na,1,2,x", "'filename' seems to be video.*'begin' seems to be start"),
+        ("filename,begin,Stop (s),behavior\na,1,2,x", r"'stop \(s\)' seems to be end.*'behavior' seems to be label"),
+    ],
+)
+def test_what_a_table_leaves_open_is_asked(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_text(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("sep", "start", "end", "seconds"),
+    [
+        (",", "1,234.5", "1,240", (1234.5, 1240.0)),
+        (",", "1,5", "2,25", (1.5, 2.25)),
+        (",", "1,234", "2,5", (1.234, 2.5)),
+        (";", "1,234", "1,240", (1.234, 1.24)),
+        ("\t", "1,234,567", "1,234,568", (1234567.0, 1234568.0)),
+        (",", "0:12,5", "0:13", (12.5, 13.0)),
+    ],
+)
+def test_what_a_comma_means_follows_from_the_whole_column(
+    tmp_path: Path, sep: str, start: str, end: str, seconds: tuple[float, float]
+) -> None:
+    rows = [("video", "start", "end", "label"), ("a", start, end, "x")]
+    text = "\n".join(sep.join(f'"{value}"' for value in row) for row in rows)
+    assert read_text(tmp_path, text).videos["a"].segments == (Segment(*seconds, "x"),)
+
+
+def test_a_table_may_begin_with_empty_lines_and_end_in_tsv(tmp_path: Path) -> None:
+    wanted = {"a": (Segment(1, 5, "x, y"),)}
+    for name, text in (
+        ("a.csv", '\n\n;;\nvideo;start;end;label\na;1;5;"x, y"'),
+        ("a.tsv", "video\tstart\tend\tlabel\na\t1\t5\tx, y"),
+    ):
+        assert {video.id: video.segments for video in read_text(tmp_path, text, name).videos.values()} == wanted
+
+
+def test_a_sheet(tmp_path: Path) -> None:
+    """Numbers, text, and times of day, into which sheets turn what looks like one."""
+    book = openpyxl.Workbook()
+    book.active.append(["Video", "start", "end", "label"])
+    book.active.append(["a.mp4", 1, 2.5, "x"])
+    book.active.append(["a.mp4", "1:15", datetime.time(0, 2, 30, 500000), "x"])
+    book.active.cell(3, 3).number_format = "h:mm:ss.0"
+    book.save(tmp_path / "a.xlsx")
+    assert read_annotations(tmp_path / "a.xlsx").videos["a"].segments == (Segment(1, 2.5, "x"), Segment(75, 150.5, "x"))
+    book.active.cell(2, 2).value = datetime.time(1, 15)
+    book.active.cell(2, 2).number_format = "h:mm"
+    book.save(tmp_path / "a.xlsx")
+    with pytest.raises(ValueError, match=r"a\.xlsx: cell B2 is a time in hours and minutes, 01:15:00"):
+        read_annotations(tmp_path / "a.xlsx")
+    (tmp_path / "a.xlsx").write_bytes(b"PK no sheet")
+    with pytest.raises(ValueError, match=r"a\.xlsx is no xlsx file"):
+        read_annotations(tmp_path / "a.xlsx")
+
+
+# --- One spelling, in all forms ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["annotations", "annotation", "segments"])
+def test_segments_by_any_of_their_usual_keys(tmp_path: Path, key: str) -> None:
+    text = json.dumps({"database": {"a": {"subset": "training", key: [{"segment": [1, 4], "label": "put in"}]}}})
+    assert read_text(tmp_path, text, "a.json").videos["a"].segments == (Segment(1, 4, "put in"),)
+
+
+def test_actions_by_number(tmp_path: Path) -> None:
+    text = json.dumps({"a": {"subset": "training", "duration": 30, "actions": [[3, 1.0, 4.5]]}})
+    assert read_text(tmp_path, text, "a.json").videos["a"].segments == (Segment(1, 4.5, "3"),)
+    text = json.dumps({"a": {"subset": "training", "actions": [[3, 1.0]]}})
+    with pytest.raises(ValueError, match=r"video 'a': expected \[class number, start, end\]"):
+        read_text(tmp_path, text, "a.json")
+
+
+def test_segments_under_a_key_that_is_not_known(tmp_path: Path) -> None:
+    found = [{"timestamps": [1, 2], "label": "x"}] * 3
+    with pytest.raises(ValueError, match="video 'a': it has no \"annotations\", but 'action_localisation'"):
+        read_text(tmp_path, json.dumps({"a": {"action_localisation": found, "tags": ["b"]}}), "a.json")
+
+
+def test_labels_in_one_spelling(tmp_path: Path) -> None:
+    labels = ["Long Jump", "Long Jump ", "Long\u00a0Jump", "long jump", "Caf\u00e9", "Cafe\u0301"]
+    annotations = read_entry(tmp_path, *((n, n + 1, label) for n, label in enumerate(labels)))
+    assert annotations.labels == ("Café", "Long Jump", "long jump")
+    assert annotations.blemishes == {
+        "segments whose label has other spaces or accents (respelt)": 3,
+        "labels that differ from others in capitals alone (kept apart)": 1,
+    }
+
+
+def test_ids_in_one_spelling(tmp_path: Path) -> None:
+    entry = {"subset": "training", "annotations": [{"segment": [1, 2], "label": "x"}]}
+    read = read_text(tmp_path, json.dumps({"Cafe\u0301.mp4": entry, "b.MKV": entry}), "a.json")
+    assert list(read.videos) == ["Caf\u00e9", "b"]
+    with pytest.raises(ValueError, match=r"a\.json: the video 'b' stands there twice, once as 'b\.mp4'"):
+        read_text(tmp_path, json.dumps({"b": entry, "b.mp4": entry}), "a.json")
+    with pytest.raises(ValueError, match=r"a\.json: the key 'b' stands twice"):
+        read_text(tmp_path, f'{{"b": {json.dumps(entry)}, "b": {json.dumps(entry)}}}', "a.json")
+
+
+def test_a_subset_by_any_of_its_usual_names(tmp_path: Path) -> None:
+    rows = "a,1,2,x,Train\nb,1,2,x,TEST\nc,1,2,x,"
+    annotations = read_text(tmp_path, "video,start,end,label,subset\n" + rows)
+    assert [*annotations.in_subset("training"), *annotations.in_subset("testing")] == ["a", "b"]
+    assert annotations.blemishes == {"videos without a subset, which others have (used nowhere)": 1}
+    both = read_text(tmp_path, "video,start,end,label,subset\na,1,2,x,test\nb,1,2,x,testing")
+    assert [*both.in_subset("testing"), *both.in_subset("test"), *both.in_subset("no|testing")] == ["b", "a", "b"]
 
 
 # --- Times and ids ----------------------------------------------------------------------------------------------------
@@ -336,6 +458,15 @@ def test_split_by_hash_of_one_video_trains() -> None:
     assert split_by_hash([]) == {}
 
 
+def test_ids_match_with_suffixes_and_however_accents_are_composed() -> None:
+    assert match_ids(["Caf\u00e9", "v_b", "c.mp4", "d"], ["Cafe\u0301.mp4", "b", "c", "d", "e"]) == {
+        "Caf\u00e9": "Cafe\u0301.mp4",
+        "v_b": "b",
+        "c.mp4": "c",
+        "d": "d",
+    }
+
+
 def test_only_video_suffixes_are_stripped() -> None:
     names = ["a.mp4", "a.b.MKV", "a.b", "v1.5", ".mp4"]
     assert [strip_video_suffix(name) for name in names] == ["a", "a.b", "a.b", "v1.5", ".mp4"]
@@ -392,8 +523,19 @@ def test_kinetics_csv(tmp_path: Path) -> None:
     assert clips.labels == ("jump", "run")
     assert clips.blemishes == {"clips without a file (skipped)": 1, "clips with end ≤ start (skipped)": 1}
     assert [clip.label for clip in clips.in_subset("validation")] == ["jump"]
-    with pytest.raises(ValueError, match=r"no clip is in the subset 'train'.*\['testing', 'training', 'validation'\]"):
-        clips.in_subset("train")
+    assert clips.in_subset("Train") == clips.in_subset("training")
+    with pytest.raises(ValueError, match=r"no clip is in the subset 'held'.*\['testing', 'training', 'validation'\]"):
+        clips.in_subset("held")
+
+
+def test_ones_own_csv_is_a_list_of_clips(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "my.csv").write_text("video,start,end,label,subset\na.mp4,1,2,run,Training\nb,1,3,jump,val\n")
+    clips = read_clips(tmp_path / "my.csv").clips
+    assert [(clip.path.name, clip.label, clip.start, clip.end, clip.subset) for clip in clips] == [
+        ("a.mp4", "run", 1.0, 2.0, "training"),
+        ("b.mp4", "jump", 1.0, 3.0, "validation"),
+    ]
 
 
 def test_a_clip_that_is_listed_twice_is_one_clip(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from pipeline.commands.evaluate.command import evaluate
 from pipeline.commands.evaluate.options import EvaluateConfig
 from pipeline.data.annotations import Segment, Video, holds_annotations, read_annotations, write_annotations
 from pipeline.data.detections import Detection, Detections
+from pipeline.data.files import plain_label
 
 THUMOS14 = [
     Video("video_validation_0000051", 60.0, "validation", (Segment(1.5, 9.0, "Billiards"), Segment(20, 21, "Diving"))),
@@ -128,7 +129,7 @@ def test_bsn_with_holes(tmp_path: Path) -> None:
     annotations = read_annotations(path)
     assert annotations.videos["v_a"].feature_duration is annotations.videos["v_b"].feature_duration is None
     assert annotations.videos["v_new"].subset == ""
-    assert annotations.blemishes["videos of unknown subset (kept)"] == 1
+    assert annotations.blemishes["videos without a subset, which others have (used nowhere)"] == 1
 
 
 def test_bsn_without_the_csv(tmp_path: Path) -> None:
@@ -297,7 +298,7 @@ def test_malformed_charades_table(tmp_path: Path) -> None:
         read_annotations(tmp_path)
 
 
-sentences = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+sentences = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), min_size=1).filter(plain_label)
 
 
 @given(st.lists(st.tuples(st.floats(0, 99), st.floats(0.01, 99), sentences), min_size=1))
@@ -308,7 +309,7 @@ def test_every_sentence_arrives(
     lines = [f"AO8RW {start} {start + length}##{sentence}" for start, length, sentence in moments]
     file.write_bytes("\r\n".join(lines).encode())
     [video] = read_annotations(file, as_written=True).videos.values()
-    assert video.segments == tuple(Segment(s, s + length, sentence.strip()) for s, length, sentence in moments)
+    assert video.segments == tuple(Segment(s, s + length, plain_label(sentence)) for s, length, sentence in moments)
 
 
 # --- Folders, and the commands ----------------------------------------------------------------------------------------
