@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_actionformer import decode as slow_decode
 from reference_temporalmaxer import loss as slow_loss
@@ -96,6 +96,7 @@ def videos_with_segments(draw: st.DrawFn) -> tuple[list[int], list[list[tuple[fl
     return lengths, [[(min(x) / 4, max(x) / 4) for x in video] for video in segments], labels
 
 
+@settings(deadline=None)
 @given(videos_with_segments(), st.sampled_from([0.0, 0.1]))
 def test_the_loss_equals_a_loop(
     videos: tuple[list[int], list[list[tuple[float, float]]], list[list[int]]], smoothing: float
@@ -129,6 +130,16 @@ def test_a_point_regresses_to_a_segment_that_did_not_give_it_its_class() -> None
         output.logits[0, 11] = torch.tensor([-3.0, -3.0]).index_fill(0, torch.tensor(label), 3.0)
         found = cheapest_offsets(output, positive_BP, segments_BN2, labels_BN)
         assert found.tolist() == [[11.5 - ends[0], ends[1] - 11.5]]
+
+
+def test_a_segment_without_length_is_none_to_regress_to() -> None:
+    """Though a point may lie on it, and its class be the likelier one."""
+    head = small(num_classes=2)
+    output = random_output(head, [40])
+    output.offsets[0, 11], output.logits[0, 11] = torch.zeros(2), torch.tensor([9.0, -9.0])
+    positive_BP = torch.arange(len(output.points.time))[None] == 11
+    segments_BN2 = torch.tensor([[[11.5, 11.5], [10.0, 13.0]]])
+    assert cheapest_offsets(output, positive_BP, segments_BN2, torch.tensor([[0, 1]])).tolist() == [[1.5, 1.5]]
 
 
 @pytest.mark.parametrize("num_classes", [0, 3])

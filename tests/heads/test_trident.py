@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_tridet import offsets_of
 from torch import Tensor
@@ -27,6 +27,7 @@ def test_known_values() -> None:
     torch.testing.assert_close(found[0, :, 0].T, expected, rtol=0, atol=5e-4)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=3), st.integers(1, 9), st.integers(1, 3), st.integers(0, 99))
 def test_offsets_equal_a_loop(sizes: list[int], num_bins: int, num_classes: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_actionformer import decode as slow_decode
 from reference_tridet import loss as slow_loss
@@ -160,6 +160,7 @@ def videos_with_segments(draw: st.DrawFn) -> tuple[list[int], list[list[tuple[fl
     return lengths, [[(min(x) / 4, max(x) / 4) for x in video] for video in segments], labels
 
 
+@settings(deadline=None)
 @given(videos_with_segments(), st.sampled_from([0.0, 0.1]), st.sampled_from([0.0, 0.2, 1.0]))
 def test_the_loss_equals_a_loop(
     videos: tuple[list[int], list[list[tuple[float, float]]], list[list[int]]], smoothing: float, power: float
