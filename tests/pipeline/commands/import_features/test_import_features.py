@@ -118,6 +118,7 @@ SECOND_ROWS = {
     "activitynet/import-features_tsp": (16 + 8) / 15,
     "charades/import-features_i3d": 1.5 * 8 / 24,
     "hacs/import-features_i3d": 1.5 * 20 / 40,
+    "hacs/import-features_slowfast": (8 + 16) / 15,
     "thumos14/import-features_i3d": (4 + 8) / 30,
     "thumos14/import-features_tsn": 1.5 / 30,
     "thumos14/import-features_tsp": (1 + 8) / 15,
