@@ -639,8 +639,8 @@ def test_no_common_videos(config: LocalizeConfig) -> None:
 
 
 def test_unknown_and_empty_subsets(config: LocalizeConfig) -> None:
-    with pytest.raises(ValueError, match=r"annotations.json: no video is in the subset 'train'.*'training' \(6 videos"):
-        localize.run(replace(config, train_subset="train"))
+    with pytest.raises(ValueError, match=r"annotations.json: no video is in the subset 'held'.*'training' \(6 videos"):
+        localize.run(replace(config, train_subset="held"))
 
 
 @pytest.mark.parametrize("subset", ["training", "validation"])
