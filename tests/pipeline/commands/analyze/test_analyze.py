@@ -281,8 +281,8 @@ def test_stores_that_cannot_be_compared_are_errors(tmp_path: Path, dull: Path, a
         )
     with pytest.raises(ValueError, match=r"strangers has features of none of the 3 videos of subset 'training'"):
         analyze(out, strangers, annotations=annotations)
-    with pytest.raises(ValueError, match="no video is in the subset 'val'"):
-        analyze(out, dull, annotations=annotations, val_subset="val")
+    with pytest.raises(ValueError, match="no video is in the subset 'held'"):
+        analyze(out, dull, annotations=annotations, val_subset="held")
     with pytest.raises(ValueError, match="--videos v7"):
         analyze(out, dull, annotations=annotations, videos=("v0", "v7"))
     with pytest.raises(ValueError, match=r"spans 57 rows .* the longest video has 24"):
