@@ -17,9 +17,7 @@ can tell. Segments are cut to their sequence, and no segment is too long for the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,23 +28,16 @@ from heads.base import ScoredSegments
 from heads.checks import check_pyramid, require
 from heads.masked import ChannelNorm, MaskedConv1d, MaskedConvs, MaskedMaxPool
 from heads.options import ActionFormerOptions
-from heads.point_decoding import best_of_levels, segments_of
+from heads.point_decoding import PointOutput, decode_points
 from heads.point_head import PointHead, reset_biases
 from heads.point_losses import count_positives, diou_loss, focal_loss, smooth_labels
 from heads.point_targets import PaddedSegments, pad_segments
-from heads.points import Points, pyramid_points
+from heads.points import pyramid_points
 from heads.positions import PositionEmbedding
 from heads.stochastic_depth import ScaledDropPath
 
 STEM_BLOCKS = 2
 MLP_RATIO = 4
-
-
-class ActionFormerOutput(NamedTuple):
-    logits: Tensor  # (B, P, K)
-    offsets: Tensor  # (B, P, 2) strides of the level, back to the start and on to the end, not below 0
-    valid: Tensor  # (B, P) bool: the point is no padding
-    points: Points
 
 
 class Attention(nn.Module):
@@ -130,9 +121,7 @@ class ActionFormer(nn.Module):
         label_smoothing: see `heads.point_losses.smooth_labels`.
         reg_weight: weight of the regression loss.
         initial_positives: first value of the running number of positive points.
-        most_per_level: see `heads.point_decoding.best_of_levels`; for each `crop_rows` rows begun.
-        min_score: see `heads.point_decoding.segments_of`, as for
-        min_length: in rows.
+        most_per_level, min_score, min_length: see `heads.point_decoding.decode_points`.
     """
 
     Options = ActionFormerOptions
@@ -196,7 +185,7 @@ class ActionFormer(nn.Module):
         self.num_positives: Tensor
         reset_biases(self, self.classify)
 
-    def forward(self, feats_BCT: Tensor, valid_BT: Tensor | None = None) -> ActionFormerOutput:
+    def forward(self, feats_BCT: Tensor, valid_BT: Tensor | None = None) -> PointOutput:
         """Features (B, C, T) to scores and offsets at all points of the pyramid.
 
         Args:
@@ -216,7 +205,7 @@ class ActionFormer(nn.Module):
         points = pyramid_points(
             feats_BCT.shape[2], self.num_levels, range_ratio=self.range_ratio, device=feats_BCT.device
         )
-        return ActionFormerOutput(torch.cat(logits, dim=1), torch.cat(offsets, dim=1), torch.cat(valids, dim=1), points)
+        return PointOutput(torch.cat(logits, dim=1), torch.cat(offsets, dim=1), torch.cat(valids, dim=1), points)
 
     def _pyramid(self, feats_BCT: Tensor, valid_BT: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Features and mask of each level."""
@@ -236,7 +225,7 @@ class ActionFormer(nn.Module):
         """Of each sequence the segments (N, 2) in rows and class indices (N,), -1 for no class."""
         return pad_segments(segments, labels, classes=self.num_classes > 0, device=self.num_positives.device)
 
-    def loss(self, output: ActionFormerOutput, targets: PaddedSegments) -> dict[str, Tensor]:
+    def loss(self, output: PointOutput, targets: PaddedSegments) -> dict[str, Tensor]:
         """`loss`, the weighted sum, and its parts unweighted.
 
         Both parts are sums over the points of the batch, over the running number of positive ones; in training, the
@@ -253,18 +242,15 @@ class ActionFormer(nn.Module):
         reg = diou_loss(output.offsets[positive_BP], offsets_BP2[positive_BP]).sum() / divisor
         return {"loss": cls + self.reg_weight * reg, "cls": cls, "reg": reg}
 
-    def decode(self, output: ActionFormerOutput) -> ScoredSegments:
-        """The best (point, class) pairs of each level as segments (B, N, 2) in rows with scores (B, N) and classes.
-
-        The score is the probability of the class. Segments may reach beyond either end of the sequence. N is at most
-        `num_levels` times `most_per_level` for each `crop_rows` rows begun, so that of a long recording as much is
-        proposed as of its parts; pairs that are not proposed have score 0.
-        """
-        most = self.most_per_level * math.ceil(output.points.sizes[0] / self.crop_rows)
-        scores_BPK = output.logits.sigmoid() * output.valid[..., None]
-        pairs = best_of_levels(scores_BPK, output.points.sizes, most=most)
-        offsets_BN2 = output.offsets.gather(1, pairs.points[..., None].expand(-1, -1, 2))
-        return segments_of(pairs, offsets_BN2, output.points, min_score=self.min_score, min_length=self.min_length)
+    def decode(self, output: PointOutput) -> ScoredSegments:
+        """See `heads.point_decoding.decode_points`."""
+        return decode_points(
+            output,
+            crop_rows=self.crop_rows,
+            most_per_level=self.most_per_level,
+            min_score=self.min_score,
+            min_length=self.min_length,
+        )
 
 
 def _check_attention(hidden: int, num_heads: int, window: int, last_window: int) -> None:

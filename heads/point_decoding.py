@@ -6,6 +6,7 @@ are chosen need one.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -15,12 +16,41 @@ from heads.base import ScoredSegments
 from heads.points import Points
 
 
+class PointOutput(NamedTuple):
+    """What a head says of each of the P points whose two offsets are the same for all classes."""
+
+    logits: Tensor  # (B, P, K)
+    offsets: Tensor  # (B, P, 2) strides of the level, back to the start and on to the end, not below 0
+    valid: Tensor  # (B, P) bool: the point is no padding
+    points: Points
+
+
 class Pairs(NamedTuple):
     """Chosen pairs of a point and a class of each sequence."""
 
     scores: Tensor  # (B, N)
     points: Tensor  # (B, N) which of the P points
     labels: Tensor  # (B, N) which of the K classes
+
+
+def decode_points(
+    output: PointOutput, *, crop_rows: int, most_per_level: int, min_score: float, min_length: float
+) -> ScoredSegments:
+    """The best (point, class) pairs of each level as segments (B, N, 2) in rows with scores (B, N) and classes.
+
+    The score is the probability of the class. Segments may reach beyond either end of the sequence. N is at most the
+    number of levels times `most_per_level` for each `crop_rows` rows begun; pairs that are not proposed have score 0.
+    """
+    scores_BPK = output.logits.sigmoid() * output.valid[..., None]
+    most = most_of_level(output.points, crop_rows, most_per_level)
+    pairs = best_of_levels(scores_BPK, output.points.sizes, most=most)
+    offsets_BN2 = output.offsets.gather(1, pairs.points[..., None].expand(-1, -1, 2))
+    return segments_of(pairs, offsets_BN2, output.points, min_score=min_score, min_length=min_length)
+
+
+def most_of_level(points: Points, crop_rows: int, most_per_level: int) -> int:
+    """Pairs that a level proposes at most: of a long recording as many as of its parts, each of `crop_rows` rows."""
+    return most_per_level * math.ceil(points.sizes[0] / crop_rows)
 
 
 def best_of_levels(scores_BPK: Tensor, sizes: tuple[int, ...], *, most: int) -> Pairs:

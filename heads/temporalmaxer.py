@@ -15,9 +15,8 @@ normalisation serves all levels, there as here.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,22 +27,15 @@ from heads.base import ScoredSegments
 from heads.checks import check_pyramid, require
 from heads.masked import ChannelNorm, MaskedConvs, MaskedGroupNorm, MaskedMaxPool, filled_up
 from heads.options import TemporalMaxerOptions
-from heads.point_decoding import best_of_levels, segments_of
+from heads.point_decoding import PointOutput, decode_points
 from heads.point_head import PointHead, reset_biases
 from heads.point_losses import count_positives, diou_loss, focal_loss, smooth_labels
 from heads.point_targets import PaddedSegments, pad_segments
-from heads.points import Points, pyramid_points
+from heads.points import pyramid_points
 
 NORM_GROUPS = 4
 # Of the regression loss in what a point's segments cost it.
 COST_OF_OFFSETS = 2.0
-
-
-class TemporalMaxerOutput(NamedTuple):
-    logits: Tensor  # (B, P, K)
-    offsets: Tensor  # (B, P, 2) strides of the level, back to the start and on to the end, not below 0
-    valid: Tensor  # (B, P) bool: the point is no padding
-    points: Points
 
 
 class TemporalMaxer(nn.Module):
@@ -62,9 +54,7 @@ class TemporalMaxer(nn.Module):
         label_smoothing: see `heads.point_losses.smooth_labels`.
         reg_weight: weight of the regression loss.
         initial_positives: first value of the running number of positive points.
-        most_per_level: see `heads.point_decoding.best_of_levels`; for each `crop_rows` rows begun.
-        min_score: see `heads.point_decoding.segments_of`, as for
-        min_length: in rows.
+        most_per_level, min_score, min_length: see `heads.point_decoding.decode_points`.
     """
 
     Options = TemporalMaxerOptions
@@ -118,7 +108,7 @@ class TemporalMaxer(nn.Module):
         self.num_positives: Tensor
         reset_biases(self, self.classify)
 
-    def forward(self, feats_BCT: Tensor, valid_BT: Tensor | None = None) -> TemporalMaxerOutput:
+    def forward(self, feats_BCT: Tensor, valid_BT: Tensor | None = None) -> PointOutput:
         """Features (B, C, T) to scores and offsets at all points of the pyramid.
 
         Args:
@@ -147,9 +137,7 @@ class TemporalMaxer(nn.Module):
             logits.append(self.classify(normed_BCT, real_BT).mT.float())
             offsets.append((scale * self.regress(normed_BCT, real_BT)).relu().mT.float())
             valids.append(real_BT)
-        return TemporalMaxerOutput(
-            torch.cat(logits, dim=1), torch.cat(offsets, dim=1), torch.cat(valids, dim=1), points
-        )
+        return PointOutput(torch.cat(logits, dim=1), torch.cat(offsets, dim=1), torch.cat(valids, dim=1), points)
 
     def _normed(self, level_BCT: Tensor, level_BT: Tensor) -> Tensor:
         normed_BCT: Tensor
@@ -164,7 +152,7 @@ class TemporalMaxer(nn.Module):
         """Of each sequence the segments (N, 2) in rows and class indices (N,), -1 for no class."""
         return pad_segments(segments, labels, classes=self.num_classes > 0, device=self.num_positives.device)
 
-    def loss(self, output: TemporalMaxerOutput, targets: PaddedSegments) -> dict[str, Tensor]:
+    def loss(self, output: PointOutput, targets: PaddedSegments) -> dict[str, Tensor]:
         """`loss`, the weighted sum, and its parts unweighted.
 
         Both parts are sums over the points of the batch, over the running number of positive ones; in training, the
@@ -182,24 +170,19 @@ class TemporalMaxer(nn.Module):
         reg = diou_loss(output.offsets[positive_BP], offsets_M2).sum() / divisor
         return {"loss": cls + self.reg_weight * reg, "cls": cls, "reg": reg}
 
-    def decode(self, output: TemporalMaxerOutput) -> ScoredSegments:
-        """The best (point, class) pairs of each level as segments (B, N, 2) in rows with scores (B, N) and classes.
-
-        The score is the probability of the class. Segments may reach beyond either end of the sequence. N is at most
-        `num_levels` times `most_per_level` for each `crop_rows` rows begun, so that of a long recording as much is
-        proposed as of its parts; pairs that are not proposed have score 0.
-        """
-        most = self.most_per_level * math.ceil(output.points.sizes[0] / self.crop_rows)
-        scores_BPK = output.logits.sigmoid() * output.valid[..., None]
-        pairs = best_of_levels(scores_BPK, output.points.sizes, most=most)
-        offsets_BN2 = output.offsets.gather(1, pairs.points[..., None].expand(-1, -1, 2))
-        return segments_of(pairs, offsets_BN2, output.points, min_score=self.min_score, min_length=self.min_length)
+    def decode(self, output: PointOutput) -> ScoredSegments:
+        """See `heads.point_decoding.decode_points`."""
+        return decode_points(
+            output,
+            crop_rows=self.crop_rows,
+            most_per_level=self.most_per_level,
+            min_score=self.min_score,
+            min_length=self.min_length,
+        )
 
 
 @torch.no_grad()
-def cheapest_offsets(
-    output: TemporalMaxerOutput, positive_BP: Tensor, segments_BN2: Tensor, labels_BN: Tensor
-) -> Tensor:
+def cheapest_offsets(output: PointOutput, positive_BP: Tensor, segments_BN2: Tensor, labels_BN: Tensor) -> Tensor:
     """What each of the M positive points is to regress to, (M, 2) strides back to a start and on to an end.
 
     Of all segments that the point lies in, ends included, however long these are and however far off their middles, it

@@ -14,7 +14,6 @@ no convolution sees what the blocks make of padding (`padded_statistics`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -26,7 +25,7 @@ from heads.base import ScoredSegments
 from heads.checks import check_pyramid, require
 from heads.masked import ChannelNorm, MaskedConvs, filled_up
 from heads.options import TriDetOptions
-from heads.point_decoding import best_of_levels, segments_of
+from heads.point_decoding import best_of_levels, most_of_level, segments_of
 from heads.point_head import PointHead, reset_biases
 from heads.point_losses import EPSILON, count_positives, diou_loss, focal_loss, iou, smooth_labels
 from heads.point_targets import PaddedSegments, pad_segments
@@ -74,9 +73,7 @@ class TriDet(nn.Module):
         label_smoothing: see `heads.point_losses.smooth_labels`.
         reg_weight: weight of the regression loss.
         initial_positives: first value of the running number of positive points.
-        most_per_level: see `heads.point_decoding.best_of_levels`; for each `crop_rows` rows begun.
-        min_score: see `heads.point_decoding.segments_of`, as for
-        min_length: in rows.
+        most_per_level, min_score, min_length: see `heads.point_decoding.decode_points`.
     """
 
     Options = TriDetOptions
@@ -248,11 +245,9 @@ class TriDet(nn.Module):
     def decode(self, output: TriDetOutput) -> ScoredSegments:
         """The best (point, class) pairs of each level as segments (B, N, 2) in rows with scores (B, N) and classes.
 
-        The score is the probability of the class. Segments may reach beyond either end of the sequence. N is at most
-        `num_levels` times `most_per_level` for each `crop_rows` rows begun, so that of a long recording as much is
-        proposed as of its parts; pairs that are not proposed have score 0.
+        As `heads.point_decoding.decode_points`, but that each class of a point has a segment of its own.
         """
-        most = self.most_per_level * math.ceil(output.points.sizes[0] / self.crop_rows)
+        most = most_of_level(output.points, self.crop_rows, self.most_per_level)
         scores_BPK = output.logits.sigmoid() * output.valid[..., None]
         pairs = best_of_levels(scores_BPK, output.points.sizes, most=most)
         video_B1 = torch.arange(len(scores_BPK), device=scores_BPK.device)[:, None]

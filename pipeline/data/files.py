@@ -52,10 +52,11 @@ def match_ids(wanted: Iterable[str], available: Iterable[str]) -> dict[str, str]
     or removed, each available id once: `abc` finds `v_abc`, unless `v_abc` is wanted too.
     """
     wanted, available = list(wanted), list(available)
-    matches: dict[str, str] = {}
-    for spell in (str, plain_id, lambda name: _other_prefix(plain_id(name))):
+    exact = set(available)
+    matches = {video_id: video_id for video_id in wanted if video_id in exact}
+    for spell in (plain_id, _other_prefix):
         taken = set(matches.values())
-        free = {(name if spell is str else plain_id(name)): name for name in reversed(available) if name not in taken}
+        free = {plain_id(name): name for name in reversed(available) if name not in taken}
         for video_id in wanted:
             if video_id not in matches and spell(video_id) in free:
                 matches[video_id] = free.pop(spell(video_id))
@@ -63,7 +64,9 @@ def match_ids(wanted: Iterable[str], available: Iterable[str]) -> dict[str, str]
 
 
 def _other_prefix(video_id: str) -> str:
-    return video_id.removeprefix("v_") if video_id.startswith("v_") else f"v_{video_id}"
+    """The plain id with `v_`, or without where it has one."""
+    plain = plain_id(video_id)
+    return plain.removeprefix("v_") if plain.startswith("v_") else f"v_{plain}"
 
 
 def split_by_hash(ids: Iterable[str]) -> dict[str, str]:

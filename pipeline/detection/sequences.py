@@ -69,8 +69,8 @@ class TrainingSequences:
         left_out: the segments that lie mostly behind the end of their video, by video and start.
         longest: rows of a stretch at most.
         row_step: of the features, every `row_step`-th row is used.
-        rescale_rows: rows that every video is then brought to, by
-        rescale: this rule; None: videos stay as long as they are.
+        rescale_rows: rows that every video is then brought to; None: videos stay as long as they are.
+        rescale: by which rule.
         seed: None: the same stretch in every epoch, to validate with.
     """
 

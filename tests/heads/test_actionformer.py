@@ -18,9 +18,10 @@ from reference_actionformer import loss as slow_loss
 from reference_actionformer import network
 from torch import Tensor, nn
 
-from heads.actionformer import ActionFormer, ActionFormerOutput
+from heads.actionformer import ActionFormer
 from heads.assignment import assign_segments
 from heads.options import ActionFormerOptions
+from heads.point_decoding import PointOutput
 from heads.points import pyramid_points
 
 ACTIVITYNET = {"num_classes": 1, "hidden": 256, "window": 7, "last_window": 0, "position_rows": 192}
@@ -36,14 +37,14 @@ def small(**kwargs: float | int | None) -> ActionFormer:
     return head
 
 
-def random_output(head: ActionFormer, lengths: list[int]) -> ActionFormerOutput:
+def random_output(head: ActionFormer, lengths: list[int]) -> PointOutput:
     """Logits and offsets at random, some of which are 0, for padded sequences."""
     generator = torch.Generator().manual_seed(0)
     points = pyramid_points(max(lengths), head.num_levels)
     shape = (len(lengths), len(points.time))
     logits = torch.randn(*shape, max(1, head.num_classes), generator=generator)
     offsets = 3 * torch.randn(*shape, 2, generator=generator).relu()
-    return ActionFormerOutput(logits, offsets, points.time < torch.tensor(lengths)[:, None], points)
+    return PointOutput(logits, offsets, points.time < torch.tensor(lengths)[:, None], points)
 
 
 def count(module: nn.Module) -> int:

@@ -13,8 +13,9 @@ from reference_temporalmaxer import loss as slow_loss
 from reference_temporalmaxer import network
 from torch import nn
 
+from heads.point_decoding import PointOutput
 from heads.points import pyramid_points
-from heads.temporalmaxer import TemporalMaxer, TemporalMaxerOutput, cheapest_offsets
+from heads.temporalmaxer import TemporalMaxer, cheapest_offsets
 
 
 def small(**kwargs: Any) -> TemporalMaxer:
@@ -27,14 +28,14 @@ def small(**kwargs: Any) -> TemporalMaxer:
     return head
 
 
-def random_output(head: TemporalMaxer, lengths: list[int]) -> TemporalMaxerOutput:
+def random_output(head: TemporalMaxer, lengths: list[int]) -> PointOutput:
     """Logits and offsets at random, some of which are 0, for padded sequences."""
     generator = torch.Generator().manual_seed(0)
     points = pyramid_points(max(lengths), head.num_levels)
     shape = (len(lengths), len(points.time))
     logits = torch.randn(*shape, max(1, head.num_classes), generator=generator)
     offsets = 3 * torch.randn(*shape, 2, generator=generator).relu()
-    return TemporalMaxerOutput(logits, offsets, points.time < torch.tensor(lengths)[:, None], points)
+    return PointOutput(logits, offsets, points.time < torch.tensor(lengths)[:, None], points)
 
 
 def count(module: nn.Module) -> int:

@@ -29,8 +29,12 @@ from pipeline.data.tables import TABLE_SUFFIXES
 from pipeline.options import plugins
 
 # What files call the subsets, in small letters.
-SUBSET_NAMES = {"train": "training", "val": "validation", "valid": "validation", "validate": "validation"} | {
-    "test": "testing"
+SUBSET_NAMES = {
+    "train": "training",
+    "val": "validation",
+    "valid": "validation",
+    "validate": "validation",
+    "test": "testing",
 }
 KNOWN_SUBSETS = frozenset(SUBSET_NAMES) | frozenset(SUBSET_NAMES.values())
 # THUMOS14's label of what its annotators could not call action or background. It is no class.
@@ -134,11 +138,12 @@ def read_annotations(
     `form` names a reader of others, `read(path) -> dict[str, Entry]`, the videos by their ids as the file has them
     (`pipeline.data.annotations.Entry`); what it gives is put right in the same way.
 
-    Ids lose the suffix of a video file, and ids and labels are spelt one way where they differ in how accents are
-    composed or in spaces; labels that differ in capitals are told and kept apart. Each repair is counted in
-    `blemishes`: segments with end ≤ start are dropped, a start before the video becomes 0,
-    an end after the video becomes its end (dropped if nothing is left), exact duplicates are kept once, a duration that
-    is no positive number counts as unknown; videos without segments and subsets of an unknown name are kept.
+    Ids lose the suffix of a video file. Ids and labels are spelt one way where they differ in how accents are composed
+    or in spaces; labels that differ in capitals alone are told, and kept apart.
+
+    Each repair is counted in `blemishes`: segments with end ≤ start are dropped, a start before the video becomes 0, an
+    end after the video becomes its end (dropped if nothing is left), exact duplicates are kept once, a duration that is
+    no positive number counts as unknown; videos without segments and subsets of an unknown name are kept.
     `as_written` leaves duplicates and late ends as they are, as the ActivityNet toolkit scores them. Segments that are
     labelled "Ambiguous" (THUMOS14) are dropped, also counted, unless `ambiguous` says to keep them.
 
