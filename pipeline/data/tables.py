@@ -198,6 +198,8 @@ def _sheet_lines(path: Path) -> _Lines:
         rows = [[_cell_text(cell) for cell in row] for row in sheet.iter_rows()]
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    except OSError:
+        raise  # no such file, or none that may be read
     except Exception as error:  # a damaged file makes openpyxl raise nearly anything
         raise ValueError(f"{path} is no xlsx file, or a damaged one ({type(error).__name__}: {error})") from error
     yield from enumerate(rows, start=1)

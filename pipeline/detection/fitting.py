@@ -20,8 +20,8 @@ ROWS_A_SEGMENT = 32
 """Of the median segment, for a head that sees videos whole: GTEA's features have 30, the densest that were tried."""
 ROWS_A_SEGMENT_IN_WINDOWS = 8
 """The same for a head that sees windows of T rows, and whose cost grows with T²."""
-FEWEST_ROWS = 2
-"""Of the median segment; with fewer, its start and its end are in one row."""
+FEWEST_ROWS = 4
+"""Of the median segment; with fewer, a boundary that is off by a row is off by a quarter of it."""
 LONG = 0.95
 """Share of the segments that must fit into half a window: where windows overlap by half, these lie whole in one."""
 

@@ -206,7 +206,7 @@ def _say_lengths(data: LocalizeData, rows_N: FloatArray, num_levels: int | None)
         f"{np.median(seconds_N):.3g} s, which is {np.median(rows_N):.3g} rows{levels}"
     )
     if np.median(rows_N) < FEWEST_ROWS:
-        remark("note: with so few rows, short segments cannot be told apart; extract with a smaller sampling.step")
+        remark("note: with so few rows, boundaries are coarse and short segments lost; extract with --sampling.step 4")
 
 
 def _build(config: LocalizeConfig, data: LocalizeData) -> LocalizeRun:

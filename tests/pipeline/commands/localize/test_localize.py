@@ -380,10 +380,12 @@ def test_rows_and_levels_that_follow_from_the_training_segments(
     assert "is finished" in capsys.readouterr().out  # and not: was started with other options
 
 
-def test_segments_of_fewer_than_two_rows_are_told(config: LocalizeConfig, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "cannot be told apart" not in notes_of(config, capsys)
+def test_segments_of_few_rows_are_told(config: LocalizeConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "boundaries are coarse" not in notes_of(config, capsys)
     shutil.rmtree(config.out)
-    assert "extract with a smaller sampling.step" in notes_of(replace(config, row_step=8), capsys)
+    assert "boundaries are coarse and short segments lost; extract with" in notes_of(
+        replace(config, row_step=4), capsys
+    )
 
 
 def test_a_sola_module_trained_with_the_head_belongs_to_the_run(config_of_each_head: LocalizeConfig) -> None:

@@ -321,6 +321,8 @@ def test_a_table_may_begin_with_empty_lines_and_end_in_tsv(tmp_path: Path) -> No
 
 def test_a_sheet(tmp_path: Path) -> None:
     """Numbers, text, and times of day, into which sheets turn what looks like one."""
+    with pytest.raises(FileNotFoundError, match=r"a\.xlsx"):
+        read_annotations(tmp_path / "a.xlsx")
     book = openpyxl.Workbook()
     book.active.append(["Video", "start", "end", "label"])
     book.active.append(["a.mp4", 1, 2.5, "x"])
